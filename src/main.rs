@@ -1,0 +1,2 @@
+//! mse-proxy.
+fn main() {}

@@ -1,0 +1,5 @@
+//! Which route a hello takes: values and pure rules, without sockets, files or clocks.
+
+pub mod route;
+pub mod snapshot;
+pub mod table;
