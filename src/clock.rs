@@ -12,7 +12,7 @@ pub use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Where the time of day comes from.
-pub trait Clock: Send + Sync + 'static {
+pub trait Clock: std::fmt::Debug + Send + Sync + 'static {
     /// The wall time now.
     fn now(&self) -> Timestamp;
 

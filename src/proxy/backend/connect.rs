@@ -1,0 +1,185 @@
+//! Dialling a backend within one budget.
+//!
+//! The endpoints of a route are tried in their order, and again after a short growing pause: an
+//! enclave's port refuses for seconds while its configuration server hands over to the app, and
+//! for a single backend trying again beats marking it as down. The budget covers everything; when
+//! it is spent, the last failure tells the outcome.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use socket2::SockRef;
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::endpoint::Endpoint;
+use crate::outcome::Outcome;
+use crate::proxy::backend::addresses::Addresses;
+use crate::proxy::transport::{BackendStream, Transport, tune};
+use crate::routing::route::Route;
+use crate::units::Period;
+
+/// The first pause; each next one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// The longest pause: half a second of unneeded waiting at the most.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// The section `backend` of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The whole budget, retries included.
+    pub connect_timeout: Period,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { connect_timeout: Period(Duration::from_secs(5)) }
+    }
+}
+
+/// Why no endpoint could be reached within the budget: the last thing that was tried.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The port is closed, or nobody listens at the path.
+    #[error("connection refused")]
+    Refused,
+    /// No answer came.
+    #[error("no answer")]
+    TimedOut,
+    /// DNS has told no address yet.
+    #[error("no address is known")]
+    Unresolved,
+    /// No way leads there.
+    #[error("unreachable: {0}")]
+    Unreachable(io::Error),
+    /// We could not even try.
+    #[error("{0}")]
+    Local(io::Error),
+}
+
+impl From<&ConnectError> for Outcome {
+    fn from(error: &ConnectError) -> Self {
+        match error {
+            ConnectError::Refused => Self::BackendRefused,
+            ConnectError::TimedOut => Self::BackendTimeout,
+            ConnectError::Unresolved | ConnectError::Unreachable(_) => Self::BackendUnreachable,
+            ConnectError::Local(_) => Self::Internal,
+        }
+    }
+}
+
+impl From<io::Error> for ConnectError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::NotFound => Self::Refused,
+            io::ErrorKind::TimedOut => Self::TimedOut,
+            io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown => Self::Unreachable(error),
+            _ => Self::Local(error),
+        }
+    }
+}
+
+/// Who can connect to the backends of a route.
+pub trait Connect: 'static {
+    /// What a connection is.
+    type Stream: Transport;
+
+    /// Connects to one endpoint of the route, or gives up when its budget is spent.
+    ///
+    /// # Errors
+    /// The last failure.
+    fn connect(
+        &self,
+        route: &Route,
+    ) -> impl Future<Output = Result<(Self::Stream, Endpoint), ConnectError>>;
+}
+
+/// Connects over the network.
+#[derive(Debug, Clone)]
+pub struct Dialer {
+    budget: Duration,
+    addresses: Addresses,
+}
+
+impl Dialer {
+    /// A dialer that reads the addresses of named backends from `addresses`.
+    #[must_use]
+    pub fn new(settings: &Settings, addresses: Addresses) -> Self {
+        Self { budget: settings.connect_timeout.0, addresses }
+    }
+
+    /// Tries one endpoint until `deadline`.
+    async fn dial(
+        &self,
+        endpoint: &Endpoint,
+        deadline: Instant,
+    ) -> Result<BackendStream, ConnectError> {
+        match endpoint {
+            Endpoint::Ip(address) => tcp(*address, deadline).await,
+            Endpoint::Unix(path) => {
+                let stream = timeout_at(deadline, UnixStream::connect(path)).await;
+                Ok(BackendStream::Unix(stream.map_err(|_| ConnectError::TimedOut)??))
+            }
+            Endpoint::Name(name, port) => {
+                let addresses = self.addresses.known(name).ok_or(ConnectError::Unresolved)?;
+                let mut last = ConnectError::Unresolved;
+                for (index, address) in addresses.iter().enumerate() {
+                    let share = share(deadline, addresses.len() - index);
+                    match tcp(SocketAddr::new(*address, *port), share).await {
+                        Ok(stream) => return Ok(stream),
+                        Err(error) => last = error,
+                    }
+                }
+                Err(last)
+            }
+        }
+    }
+}
+
+impl Connect for Dialer {
+    type Stream = BackendStream;
+
+    async fn connect(&self, route: &Route) -> Result<(BackendStream, Endpoint), ConnectError> {
+        let deadline = Instant::now() + self.budget;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let mut last = ConnectError::TimedOut;
+            for (index, endpoint) in route.backends.iter().enumerate() {
+                let share = share(deadline, route.backends.len() - index);
+                match self.dial(endpoint, share).await {
+                    Ok(stream) => return Ok((stream, endpoint.clone())),
+                    Err(error) => last = error,
+                }
+            }
+            if Instant::now() + pause >= deadline {
+                return Err(last);
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+/// Until when the first of `left` candidates may try, so that a silent one leaves time for the rest.
+fn share(deadline: Instant, left: usize) -> Instant {
+    let now = Instant::now();
+    let parts = u32::try_from(left.max(1)).unwrap_or(u32::MAX);
+    now + deadline.saturating_duration_since(now) / parts
+}
+
+async fn tcp(address: SocketAddr, deadline: Instant) -> Result<BackendStream, ConnectError> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let socket = socket.map_err(ConnectError::Local)?;
+    tune(&SockRef::from(&socket)).map_err(ConnectError::Local)?;
+    let stream: TcpStream = timeout_at(deadline, socket.connect(address))
+        .await
+        .map_err(|_| ConnectError::TimedOut)??;
+    Ok(BackendStream::Tcp(stream))
+}

@@ -1,0 +1,4 @@
+//! Reaching the backend that a route names.
+
+pub mod addresses;
+pub mod connect;

@@ -1,0 +1,403 @@
+//! The ledger of live connections: who is here, and who has to go.
+//!
+//! Every session holds a [`Handle`] through which it can be ended from outside. Once it has a
+//! route it stands in the ledger under that route's id, in the [`Cohort`] of those that began under
+//! the same version of the route. When the table changes, [`Ledger::adopt`] lets cohorts whose
+//! route still leads to the same place go on under the new end date, and retires the others by
+//! policy; [`Ledger::retire_due`] ends whatever is due. The next deadline is read off an ordered
+//! index. Time is an argument; nothing here knows a socket.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use futures_util::task::AtomicWaker;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::clock::Timestamp;
+use crate::outcome::Outcome;
+use crate::routing::route::Route;
+use crate::routing::snapshot::Snapshot;
+
+/// What happens to the live connections of a route that is removed or leads elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnRemove {
+    /// They stay until they end by themselves or the route's last known end date comes.
+    Keep,
+    /// They may finish within `drain.timeout`, then they are cut.
+    #[default]
+    Drain,
+    /// They are cut at once.
+    Cut,
+}
+
+/// The string by which a session can be ended from outside.
+#[derive(Debug, Default)]
+pub struct Handle {
+    /// 0, or one more than the index in [`RETIREMENTS`].
+    retired: AtomicU8,
+    waker: AtomicWaker,
+}
+
+/// The endings that come from outside.
+const RETIREMENTS: [Outcome; 4] =
+    [Outcome::RouteExpired, Outcome::RouteRemoved, Outcome::Drained, Outcome::LimitConnections];
+
+impl Handle {
+    /// Ends the session; the first reason given is the one that counts.
+    pub fn retire(&self, outcome: Outcome) {
+        let index = RETIREMENTS.iter().position(|known| *known == outcome).unwrap_or(0);
+        let code = u8::try_from(index + 1).unwrap_or(u8::MAX);
+        if self.retired.compare_exchange(0, code, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            self.waker.wake();
+        }
+    }
+
+    fn retired(&self) -> Option<Outcome> {
+        let code = usize::from(self.retired.load(Ordering::Acquire));
+        RETIREMENTS.get(code.checked_sub(1)?).copied()
+    }
+
+    /// Ready once the session has been told to end. One task may wait at a time.
+    pub fn poll_retired(&self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        if let Some(outcome) = self.retired() {
+            return Poll::Ready(outcome);
+        }
+        self.waker.register(cx.waker());
+        self.retired().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Waits until the session is told to end.
+    pub async fn wait(&self) -> Outcome {
+        std::future::poll_fn(|cx| self.poll_retired(cx)).await
+    }
+}
+
+/// Sessions that began under one version of a route.
+#[derive(Debug)]
+struct Cohort {
+    /// Governs their end; replaced by a newer version that leads to the same place.
+    route: Arc<Route>,
+    sessions: HashMap<u64, Arc<Handle>, foldhash::fast::RandomState>,
+    /// When the rest of them are cut, once their route was taken away.
+    leaving: Option<Instant>,
+}
+
+/// All the sessions of one route id.
+#[derive(Debug, Default)]
+struct Group {
+    cohorts: Vec<Cohort>,
+}
+
+impl Group {
+    fn len(&self) -> usize {
+        self.cohorts.iter().map(|cohort| cohort.sessions.len()).sum()
+    }
+}
+
+/// Deadlines of groups, soonest first.
+#[derive(Debug, Default)]
+struct Deadlines {
+    ends: BTreeSet<(Timestamp, Arc<str>)>,
+    drains: BTreeSet<(Instant, Arc<str>)>,
+}
+
+/// All live sessions.
+#[derive(Debug)]
+pub struct Ledger {
+    /// Sessions that have not shown a name yet.
+    nameless: DashMap<u64, Arc<Handle>>,
+    groups: DashMap<Arc<str>, Group>,
+    deadlines: Mutex<Deadlines>,
+    deadline_set: Notify,
+    open: AtomicUsize,
+    emptied: Notify,
+    default_max: u32,
+}
+
+/// The route has as many connections as it may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteFull;
+
+impl From<RouteFull> for Outcome {
+    fn from(_: RouteFull) -> Self {
+        Self::LimitRoute
+    }
+}
+
+/// A session's place in the ledger, given back by dropping it.
+#[derive(Debug)]
+pub struct Entry {
+    ledger: Arc<Ledger>,
+    session: u64,
+    handle: Arc<Handle>,
+    route: Option<Arc<str>>,
+}
+
+impl Ledger {
+    /// An empty ledger; `default_max` is `limits.connections_per_route` (0: no limit).
+    #[must_use]
+    pub fn new(default_max: u32) -> Self {
+        Self {
+            nameless: DashMap::new(),
+            groups: DashMap::new(),
+            deadlines: Mutex::default(),
+            deadline_set: Notify::new(),
+            open: AtomicUsize::new(0),
+            emptied: Notify::new(),
+            default_max,
+        }
+    }
+
+    /// Enters a session that has not shown a name yet.
+    #[must_use]
+    pub fn enter(self: &Arc<Self>, session: u64) -> Entry {
+        let handle = Arc::new(Handle::default());
+        self.open.fetch_add(1, Ordering::AcqRel);
+        self.nameless.insert(session, Arc::clone(&handle));
+        Entry { ledger: Arc::clone(self), session, handle, route: None }
+    }
+
+    /// How many sessions are open.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Waits until no session is open.
+    pub async fn wait_empty(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            tokio::pin!(emptied);
+            emptied.as_mut().enable();
+            if self.open() == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    /// Ends every session.
+    pub fn retire_all(&self, outcome: Outcome) {
+        for entry in &self.nameless {
+            entry.value().retire(outcome);
+        }
+        for group in &self.groups {
+            for cohort in &group.value().cohorts {
+                retire(cohort, outcome);
+            }
+        }
+    }
+
+    /// Judges the live sessions by a table that was just published. Costs a step for each route
+    /// that has live sessions. Gives the number of sessions whose route was taken away.
+    pub fn adopt(
+        &self,
+        snapshot: &Snapshot,
+        policy: OnRemove,
+        drain: Duration,
+        now: Instant,
+    ) -> usize {
+        let mut taken_away = 0;
+        for mut entry in self.groups.iter_mut() {
+            let (id, group) = entry.pair_mut();
+            let before = deadlines_of(group);
+            let current = snapshot.by_id(id).map(|claim| &claim.route);
+            for cohort in &mut group.cohorts {
+                match current {
+                    Some(route) if cohort.route.leads_like(route) => {
+                        cohort.route = Arc::clone(route);
+                        cohort.leaving = None;
+                    }
+                    _ if cohort.leaving.is_some() => {}
+                    _ => {
+                        taken_away += cohort.sessions.len();
+                        match policy {
+                            OnRemove::Keep => {}
+                            OnRemove::Drain => cohort.leaving = Some(now + drain),
+                            OnRemove::Cut => retire(cohort, Outcome::RouteRemoved),
+                        }
+                    }
+                }
+            }
+            self.reschedule(id, before, deadlines_of(group));
+        }
+        taken_away
+    }
+
+    /// Ends the sessions whose route has reached its end, or whose time to finish is over. Gives
+    /// their number.
+    pub fn retire_due(&self, wall: Timestamp, now: Instant) -> usize {
+        let due: Vec<Arc<str>> = {
+            let deadlines = self.lock_deadlines();
+            let ended = deadlines.ends.iter().take_while(|(end, _)| *end <= wall);
+            let drained = deadlines.drains.iter().take_while(|(end, _)| *end <= now);
+            ended.map(|(_, id)| id).chain(drained.map(|(_, id)| id)).cloned().collect()
+        };
+        let mut count = 0;
+        for id in due {
+            let Some(mut group) = self.groups.get_mut(&id) else { continue };
+            let before = deadlines_of(&group);
+            for cohort in &mut group.cohorts {
+                let outcome = if cohort.route.lifetime.cut_at().is_some_and(|end| end <= wall) {
+                    Outcome::RouteExpired
+                } else if cohort.leaving.is_some_and(|end| end <= now) {
+                    Outcome::RouteRemoved
+                } else {
+                    continue;
+                };
+                count += cohort.sessions.len();
+                retire(cohort, outcome);
+                // Out of sight, so that their deadline is not met again; they leave by themselves.
+                cohort.sessions.clear();
+            }
+            group.cohorts.retain(|cohort| !cohort.sessions.is_empty());
+            self.reschedule(&id, before, deadlines_of(&group));
+            drop(group);
+            self.groups.remove_if(&id, |_, group| group.cohorts.is_empty());
+        }
+        count
+    }
+
+    /// Whether any session has an end to wait for.
+    #[must_use]
+    pub fn has_deadlines(&self) -> bool {
+        let deadlines = self.lock_deadlines();
+        !deadlines.ends.is_empty() || !deadlines.drains.is_empty()
+    }
+
+    /// Waits until some session has an end to wait for.
+    pub async fn wait_deadline(&self) {
+        loop {
+            let set = self.deadline_set.notified();
+            if self.has_deadlines() {
+                return;
+            }
+            set.await;
+        }
+    }
+
+    fn lock_deadlines(&self) -> MutexGuard<'_, Deadlines> {
+        self.deadlines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reschedule(&self, id: &Arc<str>, before: GroupDeadlines, after: GroupDeadlines) {
+        if before == after {
+            return;
+        }
+        let mut deadlines = self.lock_deadlines();
+        if let Some(end) = before.end {
+            deadlines.ends.remove(&(end, Arc::clone(id)));
+        }
+        if let Some(drain) = before.drain {
+            deadlines.drains.remove(&(drain, Arc::clone(id)));
+        }
+        if let Some(end) = after.end {
+            deadlines.ends.insert((end, Arc::clone(id)));
+        }
+        if let Some(drain) = after.drain {
+            deadlines.drains.insert((drain, Arc::clone(id)));
+        }
+        drop(deadlines);
+        self.deadline_set.notify_one();
+    }
+
+    fn join(
+        &self,
+        route: &Arc<Route>,
+        session: u64,
+        handle: &Arc<Handle>,
+    ) -> Result<(), RouteFull> {
+        let mut group = self.groups.entry(Arc::clone(&route.id)).or_default();
+        let max = if route.max_connections == 0 { self.default_max } else { route.max_connections };
+        if max > 0 && group.len() >= usize::try_from(max).unwrap_or(usize::MAX) {
+            return Err(RouteFull);
+        }
+        let before = deadlines_of(&group);
+        let same = group
+            .cohorts
+            .iter_mut()
+            .find(|cohort| cohort.leaving.is_none() && Arc::ptr_eq(&cohort.route, route));
+        if let Some(cohort) = same {
+            cohort.sessions.insert(session, Arc::clone(handle));
+        } else {
+            let mut cohort =
+                Cohort { route: Arc::clone(route), sessions: HashMap::default(), leaving: None };
+            cohort.sessions.insert(session, Arc::clone(handle));
+            group.cohorts.push(cohort);
+        }
+        self.reschedule(&route.id, before, deadlines_of(&group));
+        Ok(())
+    }
+
+    fn leave(&self, id: &Arc<str>, session: u64) {
+        if let Some(mut group) = self.groups.get_mut(id) {
+            let before = deadlines_of(&group);
+            for cohort in &mut group.cohorts {
+                cohort.sessions.remove(&session);
+            }
+            group.cohorts.retain(|cohort| !cohort.sessions.is_empty());
+            self.reschedule(id, before, deadlines_of(&group));
+        }
+        self.groups.remove_if(id, |_, group| group.cohorts.is_empty());
+    }
+}
+
+fn retire(cohort: &Cohort, outcome: Outcome) {
+    for handle in cohort.sessions.values() {
+        handle.retire(outcome);
+    }
+}
+
+/// The soonest deadlines of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct GroupDeadlines {
+    end: Option<Timestamp>,
+    drain: Option<Instant>,
+}
+
+fn deadlines_of(group: &Group) -> GroupDeadlines {
+    let ends = group.cohorts.iter().filter_map(|cohort| cohort.route.lifetime.cut_at());
+    let drains = group.cohorts.iter().filter_map(|cohort| cohort.leaving);
+    GroupDeadlines { end: ends.min(), drain: drains.min() }
+}
+
+impl Entry {
+    /// The string by which this session can be ended.
+    #[must_use]
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Moves the session under a route.
+    ///
+    /// # Errors
+    /// [`RouteFull`], and the session stands under no route then.
+    pub fn take_route(&mut self, route: &Arc<Route>) -> Result<(), RouteFull> {
+        if let Some(old) = self.route.take() {
+            self.ledger.leave(&old, self.session);
+        }
+        self.ledger.join(route, self.session, &self.handle)?;
+        self.ledger.nameless.remove(&self.session);
+        self.route = Some(Arc::clone(&route.id));
+        Ok(())
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        match &self.route {
+            Some(id) => self.ledger.leave(id, self.session),
+            None => drop(self.ledger.nameless.remove(&self.session)),
+        }
+        if self.ledger.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.ledger.emptied.notify_waiters();
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! How many connections there may be: in all, from one source, and without a name.
+//!
+//! Every limit is a permit that is taken in one atomic step and given back by dropping it. The
+//! slot for a connection is taken before `accept`, so that a full proxy leaves strangers in the
+//! kernel's queue. A small reserve beyond the limit is spent on telling some of them so.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::outcome::Outcome;
+
+/// How many connections over the limit may be told so at the same time.
+const RESERVE: usize = 128;
+
+/// The section `limits` of the configuration. 0 is no limit for those that say so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Connections in all. A connection needs two descriptors.
+    pub connections: AtLeastOne,
+    /// Connections of one source (an IPv4 address, an IPv6 /64); 0 is no limit.
+    pub connections_per_source: u32,
+    /// Connections of one route that sets no limit of its own; 0 is no limit.
+    pub connections_per_route: u32,
+    /// Connections that have not shown a name.
+    pub pending_hellos: AtLeastOne,
+    /// The same, of one source; 0 is no limit. Browsers open fewer than ten at a time.
+    pub pending_hellos_per_source: u32,
+}
+
+/// A limit that cannot be 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u32")]
+pub struct AtLeastOne(u32);
+
+impl TryFrom<u32> for AtLeastOne {
+    type Error = &'static str;
+
+    fn try_from(count: u32) -> Result<Self, Self::Error> {
+        if count == 0 { Err("must be at least 1") } else { Ok(Self(count)) }
+    }
+}
+
+impl AtLeastOne {
+    /// The number.
+    #[must_use]
+    pub fn count(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            connections: AtLeastOne(100_000),
+            connections_per_source: 0,
+            connections_per_route: 0,
+            pending_hellos: AtLeastOne(10_000),
+            pending_hellos_per_source: 100,
+        }
+    }
+}
+
+/// Whom a limit counts as one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Source {
+    V4(u32),
+    V6Net64(u64),
+}
+
+impl From<IpAddr> for Source {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => Self::V4(v4.to_bits()),
+            IpAddr::V6(v6) => Self::V6Net64(u64::try_from(v6.to_bits() >> 64).unwrap_or(u64::MAX)),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    open: u32,
+    pending: u32,
+}
+
+/// All the counters.
+#[derive(Debug)]
+pub struct Limits {
+    settings: Settings,
+    slots: Arc<Semaphore>,
+    reserve: Arc<Semaphore>,
+    pending: AtomicUsize,
+    /// Entries leave with their last connection, so it never outgrows the slots. The keys are
+    /// chosen by strangers: std's keyed hash.
+    sources: DashMap<Source, Counts>,
+}
+
+/// A slot for one connection, taken before it is accepted.
+#[derive(Debug)]
+pub enum Slot {
+    /// One of `limits.connections`.
+    Within(OwnedSemaphorePermit),
+    /// Over the limit: good only for saying so.
+    Over(OwnedSemaphorePermit),
+}
+
+/// What a connection holds while it has shown no name. Dropping it gives everything back;
+/// [`Pending::named`] keeps what a named connection goes on holding.
+#[derive(Debug)]
+pub struct Pending {
+    permit: Permit,
+}
+
+/// What a connection holds for as long as it lives.
+#[derive(Debug)]
+pub struct Permit {
+    limits: Arc<Limits>,
+    source: Source,
+    is_pending: bool,
+    _slot: Slot,
+}
+
+impl Limits {
+    /// Counters at zero.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            slots: Arc::new(Semaphore::new(settings.connections.count())),
+            reserve: Arc::new(Semaphore::new(RESERVE)),
+            pending: AtomicUsize::new(0),
+            sources: DashMap::new(),
+            settings,
+        }
+    }
+
+    /// Waits for a slot: one of the limit's, or else of the reserve.
+    pub async fn slot(&self) -> Slot {
+        if let Some(slot) = self.try_slot() {
+            return slot;
+        }
+        let within = Arc::clone(&self.slots).acquire_owned();
+        let over = Arc::clone(&self.reserve).acquire_owned();
+        // Neither semaphore is ever closed; were it, waiting for ever is the safe answer.
+        tokio::select! {
+            biased;
+            Ok(permit) = within => Slot::Within(permit),
+            Ok(permit) = over => Slot::Over(permit),
+            else => std::future::pending().await,
+        }
+    }
+
+    /// Takes a slot if there is one.
+    #[must_use]
+    pub fn try_slot(&self) -> Option<Slot> {
+        let within = Arc::clone(&self.slots).try_acquire_owned().map(Slot::Within);
+        within.or_else(|_| Arc::clone(&self.reserve).try_acquire_owned().map(Slot::Over)).ok()
+    }
+
+    /// Admits a connection that was just accepted from `address`.
+    ///
+    /// # Errors
+    /// The outcome of whichever limit is reached, and the slot, which is still needed to say so.
+    pub fn admit(
+        self: &Arc<Self>,
+        slot: Slot,
+        address: IpAddr,
+    ) -> Result<Pending, (Outcome, Slot)> {
+        if matches!(slot, Slot::Over(_)) {
+            return Err((Outcome::LimitConnections, slot));
+        }
+        let source = Source::from(address);
+        let most = self.settings.pending_hellos.count();
+        let one_more = |count: usize| (count < most).then_some(count + 1);
+        if self.pending.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).is_err() {
+            return Err((Outcome::LimitPending, slot));
+        }
+        if self.counts_sources() && !self.count_source(source) {
+            self.pending.fetch_sub(1, Ordering::AcqRel);
+            return Err((Outcome::LimitSource, slot));
+        }
+        let permit = Permit { limits: Arc::clone(self), source, is_pending: true, _slot: slot };
+        Ok(Pending { permit })
+    }
+
+    /// How many connections have not shown a name.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.pending.load(Ordering::Acquire)
+    }
+
+    fn counts_sources(&self) -> bool {
+        self.settings.connections_per_source > 0 || self.settings.pending_hellos_per_source > 0
+    }
+
+    fn count_source(&self, source: Source) -> bool {
+        let full = |count: u32, most: u32| most > 0 && count >= most;
+        let mut counts = self.sources.entry(source).or_default();
+        if full(counts.open, self.settings.connections_per_source)
+            || full(counts.pending, self.settings.pending_hellos_per_source)
+        {
+            return false;
+        }
+        counts.open += 1;
+        counts.pending += 1;
+        true
+    }
+}
+
+impl Pending {
+    /// The connection has shown its name: it no longer counts as pending.
+    #[must_use]
+    pub fn named(mut self) -> Permit {
+        self.permit.end_pending();
+        self.permit
+    }
+}
+
+impl Permit {
+    fn end_pending(&mut self) {
+        if !std::mem::take(&mut self.is_pending) {
+            return;
+        }
+        self.limits.pending.fetch_sub(1, Ordering::AcqRel);
+        if self.limits.counts_sources()
+            && let Some(mut counts) = self.limits.sources.get_mut(&self.source)
+        {
+            counts.pending -= 1;
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.end_pending();
+        if self.limits.counts_sources() {
+            if let Some(mut counts) = self.limits.sources.get_mut(&self.source) {
+                counts.open -= 1;
+            }
+            self.limits.sources.remove_if(&self.source, |_, counts| counts.open == 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(change: impl FnOnce(&mut Settings)) -> Arc<Limits> {
+        let mut settings = Settings::default();
+        change(&mut settings);
+        Arc::new(Limits::new(settings))
+    }
+
+    fn admit(limits: &Arc<Limits>, address: &str) -> Result<Pending, Outcome> {
+        let slot = limits.try_slot().unwrap();
+        limits.admit(slot, address.parse().unwrap()).map_err(|(outcome, _)| outcome)
+    }
+
+    #[test]
+    fn a_source_is_an_ipv4_address_or_an_ipv6_64() {
+        let limits = limits(|settings| settings.connections_per_source = 1);
+        let held = [admit(&limits, "192.0.2.1").unwrap(), admit(&limits, "2001:db8::1").unwrap()];
+        for again in ["192.0.2.1", "::ffff:192.0.2.1", "2001:db8::2", "2001:db8::ffff:1:2:3"] {
+            assert_eq!(admit(&limits, again).unwrap_err(), Outcome::LimitSource, "{again}");
+        }
+        assert!(admit(&limits, "192.0.2.2").is_ok());
+        assert!(admit(&limits, "2001:db8:0:1::1").is_ok());
+        drop(held);
+        assert!(admit(&limits, "192.0.2.1").is_ok());
+        assert!(limits.sources.is_empty(), "sources without connections are forgotten");
+    }
+
+    #[test]
+    fn a_name_frees_the_pending_place_and_keeps_the_connection() {
+        let limits = limits(|settings| {
+            settings.pending_hellos = AtLeastOne(2);
+            settings.pending_hellos_per_source = 1;
+        });
+        let first = admit(&limits, "192.0.2.1").unwrap();
+        assert_eq!(admit(&limits, "192.0.2.1").unwrap_err(), Outcome::LimitSource);
+        let _second = admit(&limits, "192.0.2.2").unwrap();
+        assert_eq!(admit(&limits, "192.0.2.3").unwrap_err(), Outcome::LimitPending);
+        let named = first.named();
+        assert_eq!(limits.pending(), 1);
+        assert!(admit(&limits, "192.0.2.1").is_ok());
+        drop(named);
+    }
+
+    #[test]
+    fn beyond_the_limit_there_is_a_reserve_for_saying_so() {
+        let limits = limits(|settings| settings.connections = AtLeastOne(1));
+        let held = admit(&limits, "192.0.2.1").unwrap();
+        assert_eq!(admit(&limits, "192.0.2.2").unwrap_err(), Outcome::LimitConnections);
+        let reserve: Vec<_> = std::iter::from_fn(|| limits.try_slot()).collect();
+        assert_eq!(reserve.len(), RESERVE);
+        drop(held);
+        assert!(matches!(limits.try_slot(), Some(Slot::Within(_))));
+    }
+}

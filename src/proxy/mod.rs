@@ -1,0 +1,19 @@
+//! One client's journey, from accept to the record it leaves behind.
+//!
+//! In reading order: [`session`] shows the journey as a whole, [`peek`] reads the hello,
+//! [`backend`] dials, [`relay`] carries the bytes, [`refuse`] answers whoever may not pass;
+//! [`listener`], [`accept`] and [`limits`] stand before it, [`connections`] can end it from
+//! outside. Nothing in this room knows where a route came from, nor waits for it.
+
+pub mod accept;
+pub mod backend;
+pub mod connections;
+pub mod drain;
+pub mod limits;
+pub mod listener;
+pub mod peek;
+pub mod refuse;
+pub mod relay;
+pub mod retire;
+pub mod session;
+pub mod transport;

@@ -1,0 +1,352 @@
+//! The pump: bytes from each side to the other, FIN as FIN, reset as reset.
+//!
+//! Bytes go from the socket into the thread's buffer and out again in one poll. What the other
+//! side does not take at once is kept, and the side that it came from is not read until it is
+//! gone: back-pressure needs no more memory than one buffer. When one side breaks, what it had
+//! sent before is still delivered, then the other side is reset as well. The pump knows no route
+//! and no clock but its idle limit.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::ReadBuf;
+use tokio::time::Instant;
+
+use crate::outcome::Outcome;
+use crate::proxy::connections::Handle;
+use crate::proxy::relay::buffer;
+use crate::proxy::relay::idle::{Idle, Limits};
+use crate::proxy::transport::Transport;
+
+/// Reads per direction and poll, after which other sessions of the thread get their turn. Sixteen
+/// full buffers are 1 MiB.
+const ROUNDS: u32 = 16;
+
+/// How a relay ended, and what it carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Relayed {
+    /// Bytes that the backend's socket took.
+    pub to_backend: u64,
+    /// Bytes that the client's socket took.
+    pub to_client: u64,
+    /// When the first byte came from the backend.
+    pub first_byte: Option<Instant>,
+    /// Why it ended.
+    pub end: End,
+}
+
+/// Why a relay ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Both sides finished, the client first.
+    ClientFinished,
+    /// Both sides finished, the backend first.
+    BackendFinished,
+    /// The client broke off.
+    ClientReset,
+    /// The backend broke off.
+    BackendReset,
+    /// Nothing moved for too long.
+    Idle,
+    /// One side had finished and nothing moved for too long.
+    HalfClosed,
+    /// The ledger ended the session.
+    Retired(Outcome),
+}
+
+impl From<Relayed> for Outcome {
+    fn from(relayed: Relayed) -> Self {
+        match relayed.end {
+            End::BackendFinished if relayed.first_byte.is_none() => Self::BackendClosedEarly,
+            End::ClientFinished | End::BackendFinished => Self::Closed,
+            End::ClientReset => Self::ClientReset,
+            End::BackendReset => Self::BackendReset,
+            End::Idle => Self::IdleTimeout,
+            End::HalfClosed => Self::HalfCloseTimeout,
+            End::Retired(outcome) => outcome,
+        }
+    }
+}
+
+/// Relays until both sides have finished, one has broken off, nothing moves for too long, or the
+/// session is retired. `prefix` goes to the backend before anything else.
+///
+/// Both streams are consumed: they are closed when this returns, cleanly after a clean end and by
+/// a reset after any other.
+pub async fn relay<C: Transport, B: Transport>(
+    mut client: C,
+    mut backend: B,
+    prefix: Vec<u8>,
+    limits: Limits,
+    handle: &Handle,
+) -> Relayed {
+    let mut pump = Pump {
+        to_backend: Direction::new(prefix),
+        to_client: Direction::new(Vec::new()),
+        first_byte: None,
+        first_finished: None,
+        broken: None,
+        idle: Idle::new(limits),
+    };
+    let end = std::future::poll_fn(|cx| pump.poll(cx, &mut client, &mut backend, handle)).await;
+    if !matches!(end, End::ClientFinished | End::BackendFinished) {
+        client.reset_on_close();
+        backend.reset_on_close();
+    }
+    Relayed {
+        to_backend: pump.to_backend.written,
+        to_client: pump.to_client.written,
+        first_byte: pump.first_byte,
+        end,
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Client,
+    Backend,
+}
+
+struct Pump {
+    to_backend: Direction,
+    to_client: Direction,
+    first_byte: Option<Instant>,
+    first_finished: Option<Side>,
+    /// The side that broke off: only what it sent before is still delivered.
+    broken: Option<Side>,
+    idle: Idle,
+}
+
+impl Pump {
+    fn poll<C: Transport, B: Transport>(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut C,
+        backend: &mut B,
+        handle: &Handle,
+    ) -> Poll<End> {
+        if let Poll::Ready(outcome) = handle.poll_retired(cx) {
+            return Poll::Ready(End::Retired(outcome));
+        }
+        let before = (self.to_backend.activity, self.to_client.activity);
+        if self.broken != Some(Side::Backend) {
+            let step = self.to_backend.poll(cx, client, backend);
+            self.note(Side::Client, step);
+        }
+        if self.broken != Some(Side::Client) {
+            let step = self.to_client.poll(cx, backend, client);
+            self.note(Side::Backend, step);
+            if self.first_byte.is_none() && self.to_client.activity > 0 {
+                self.first_byte = Some(Instant::now());
+            }
+            // The backend broke while the client's bytes were written to it: its last words were
+            // read just now, or are waiting to be written.
+            if self.broken == Some(Side::Client) && !self.to_backend.is_over() {
+                let step = self.to_backend.poll(cx, client, backend);
+                self.note(Side::Client, step);
+            }
+        }
+        if let Some(end) = self.end() {
+            return Poll::Ready(end);
+        }
+        if before != (self.to_backend.activity, self.to_client.activity) {
+            self.idle.touch();
+        }
+        if self.idle.poll_expired(cx).is_ready() {
+            let end = if self.idle.is_half_closed() { End::HalfClosed } else { End::Idle };
+            return Poll::Ready(end);
+        }
+        Poll::Pending
+    }
+
+    /// Takes in what happened to the bytes that come from `source`.
+    fn note(&mut self, source: Side, step: Poll<Result<(), Broken>>) {
+        let sink = if source == Side::Client { Side::Backend } else { Side::Client };
+        match step {
+            Poll::Pending => {}
+            Poll::Ready(Ok(())) => {
+                if self.first_finished.is_none() {
+                    self.first_finished = Some(source);
+                    self.idle.half_close();
+                }
+            }
+            Poll::Ready(Err(broken)) => {
+                let side = if broken == Broken::Source { source } else { sink };
+                self.broken.get_or_insert(side);
+                self.idle.half_close();
+                // A broken side may still read as finished; that must not become a clean end.
+                match side {
+                    Side::Client => self.to_backend.source_broke = true,
+                    Side::Backend => self.to_client.source_broke = true,
+                }
+            }
+        }
+    }
+
+    fn end(&self) -> Option<End> {
+        match self.broken {
+            Some(Side::Client) if self.to_backend.is_over() => Some(End::ClientReset),
+            Some(Side::Backend) if self.to_client.is_over() => Some(End::BackendReset),
+            None if self.to_backend.is_over() && self.to_client.is_over() => {
+                Some(match self.first_finished {
+                    Some(Side::Backend) => End::BackendFinished,
+                    Some(Side::Client) | None => End::ClientFinished,
+                })
+            }
+            Some(_) | None => None,
+        }
+    }
+}
+
+/// Which end of a direction broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Broken {
+    Source,
+    Sink,
+}
+
+/// One direction: what was read and not yet written, and how far it has come.
+#[derive(Debug)]
+struct Direction {
+    rest: Vec<u8>,
+    rest_from: usize,
+    stage: Stage,
+    /// The source broke while it was written to: its end is no clean one.
+    source_broke: bool,
+    /// Rises with every read and write.
+    activity: u64,
+    written: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The source may send more.
+    Open,
+    /// The source has finished; its FIN is owed to the sink.
+    Finishing,
+    /// The source broke; what it had sent is owed to the sink, but no FIN.
+    SourceBroken,
+    /// Nothing more will move.
+    Over,
+}
+
+impl Direction {
+    fn new(rest: Vec<u8>) -> Self {
+        Self {
+            rest,
+            rest_from: 0,
+            stage: Stage::Open,
+            source_broke: false,
+            activity: 0,
+            written: 0,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.stage == Stage::Over
+    }
+
+    /// Moves what can be moved. Ready when the direction has just come to its end or broken.
+    fn poll<S: Transport, D: Transport>(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut S,
+        sink: &mut D,
+    ) -> Poll<Result<(), Broken>> {
+        for _ in 0..ROUNDS {
+            match self.poll_rest(cx, sink) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => return self.over(Err(Broken::Sink)),
+                Poll::Ready(Ok(())) => {}
+            }
+            match self.stage {
+                Stage::Over => return Poll::Pending,
+                Stage::SourceBroken => return self.over(Err(Broken::Source)),
+                Stage::Finishing => {
+                    return match Pin::new(&mut *sink).poll_shutdown(cx) {
+                        Poll::Pending => Poll::Pending,
+                        Poll::Ready(Ok(())) => self.over(Ok(())),
+                        Poll::Ready(Err(_)) => self.over(Err(Broken::Sink)),
+                    };
+                }
+                Stage::Open => match self.poll_through(cx, source, sink) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(stage)) => self.stage = stage,
+                    Poll::Ready(Err(_)) => return self.over(Err(Broken::Sink)),
+                },
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn over(&mut self, how: Result<(), Broken>) -> Poll<Result<(), Broken>> {
+        self.stage = Stage::Over;
+        self.rest = Vec::new();
+        Poll::Ready(how)
+    }
+
+    /// Writes what an earlier poll could not.
+    fn poll_rest<D: Transport>(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut D,
+    ) -> Poll<io::Result<()>> {
+        while let Some(bytes @ [_, ..]) = self.rest.get(self.rest_from..) {
+            match Pin::new(&mut *sink).poll_write(cx, bytes) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(count)) => {
+                    self.rest_from += count;
+                    self.count(count);
+                }
+            }
+        }
+        if !self.rest.is_empty() {
+            self.rest = Vec::new();
+            self.rest_from = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads once and writes at once; tells the stage that follows.
+    fn poll_through<S: Transport, D: Transport>(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut S,
+        sink: &mut D,
+    ) -> Poll<io::Result<Stage>> {
+        buffer::with(|buffer| {
+            let mut read = ReadBuf::new(buffer);
+            match Pin::new(source).poll_read(cx, &mut read) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => return Poll::Ready(Ok(Stage::SourceBroken)),
+                Poll::Ready(Ok(())) => {}
+            }
+            let bytes = read.filled();
+            if bytes.is_empty() {
+                let broke = self.source_broke;
+                let stage = if broke { Stage::SourceBroken } else { Stage::Finishing };
+                return Poll::Ready(Ok(stage));
+            }
+            self.activity += 1;
+            let count = match Pin::new(sink).poll_write(cx, bytes) {
+                Poll::Pending => 0,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(count)) => count,
+            };
+            self.count(count);
+            if let Some(rest @ [_, ..]) = bytes.get(count..) {
+                self.rest = rest.to_vec();
+            }
+            Poll::Ready(Ok(Stage::Open))
+        })
+    }
+
+    fn count(&mut self, bytes: usize) {
+        self.activity += 1;
+        self.written += bytes as u64;
+    }
+}

@@ -1,0 +1,160 @@
+//! The one writer of the table: whole sets come in from the sources, one table goes out.
+//!
+//! The newest set of each source counts. Where two routes claim the same name, the one that is
+//! already in the table keeps it: a new configuration never harms a good old one. Routes that did
+//! not change stay the very same value, so that their sessions need no second look. What changed
+//! is logged.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
+
+use crate::routing::route::Claim;
+use crate::routing::snapshot::{Conflict, Snapshot};
+use crate::routing::table::{Publisher, Table};
+use crate::source::RouteSet;
+
+/// How many ids one line of the log names.
+const NAMED: usize = 20;
+
+/// What became of the sets that are in force.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// The revision of the table.
+    pub revision: u64,
+    /// How many sources have told their routes.
+    pub sources: usize,
+    /// The claims that could not stand beside others.
+    pub conflicts: Vec<(Claim, Conflict)>,
+}
+
+/// The one writer.
+#[derive(Debug)]
+pub struct Reconciler {
+    publisher: Publisher,
+    table: Table,
+    sets: BTreeMap<Arc<str>, RouteSet>,
+    reports: watch::Sender<Report>,
+}
+
+impl Reconciler {
+    /// A writer to an empty table.
+    #[must_use]
+    pub fn new(publisher: Publisher, table: Table) -> Self {
+        let reports = watch::channel(Report::default()).0;
+        Self { publisher, table, sets: BTreeMap::new(), reports }
+    }
+
+    /// Tells what became of each set.
+    #[must_use]
+    pub fn reports(&self) -> watch::Receiver<Report> {
+        self.reports.subscribe()
+    }
+
+    /// Takes sets until no source is left. The table stays as it was then.
+    pub async fn run(mut self, mut sets: mpsc::Receiver<RouteSet>) {
+        while let Some(set) = sets.recv().await {
+            self.take(set);
+            while let Ok(set) = sets.try_recv() {
+                self.take(set);
+            }
+            self.reconcile();
+        }
+    }
+
+    fn take(&mut self, set: RouteSet) {
+        self.sets.insert(Arc::clone(&set.source), set);
+    }
+
+    fn reconcile(&mut self) {
+        let old = self.table.current();
+        let claims = arrange(self.sets.values().flat_map(|set| &set.claims), &old.snapshot);
+        let (new, conflicts) = Snapshot::build(claims);
+        let known = &self.reports.borrow().conflicts.clone();
+        for (claim, conflict) in conflicts.iter().filter(|conflict| !known.contains(conflict)) {
+            warn!(route = %claim.route.id, origin = %claim.origin, "route left out: {conflict}");
+        }
+        let changes = Changes::between(&old.snapshot, &new);
+        let revision = if changes.are_none() && old.revision > 0 {
+            old.revision
+        } else {
+            let routes = new.len();
+            let revision = self.publisher.publish(new);
+            info!(
+                revision,
+                routes,
+                added = %Named(&changes.added),
+                changed = %Named(&changes.changed),
+                removed = %Named(&changes.removed),
+                "routes"
+            );
+            revision
+        };
+        let report = Report { revision, sources: self.sets.len(), conflicts };
+        self.reports.send_replace(report);
+    }
+}
+
+/// Puts the claims that are in force before the others, and the value in force in the place of an
+/// equal one.
+fn arrange<'a>(claims: impl Iterator<Item = &'a Claim>, old: &Snapshot) -> Vec<Claim> {
+    let (mut incumbents, mut newcomers) = (Vec::new(), Vec::new());
+    for claim in claims {
+        match old.by_id(&claim.route.id) {
+            Some(known) if known.route == claim.route => incumbents
+                .push(Claim { route: Arc::clone(&known.route), origin: claim.origin.clone() }),
+            Some(_) => incumbents.push(claim.clone()),
+            None => newcomers.push(claim.clone()),
+        }
+    }
+    incumbents.append(&mut newcomers);
+    incumbents
+}
+
+#[derive(Debug, Default)]
+struct Changes {
+    added: Vec<Arc<str>>,
+    changed: Vec<Arc<str>>,
+    removed: Vec<Arc<str>>,
+}
+
+impl Changes {
+    fn between(old: &Snapshot, new: &Snapshot) -> Self {
+        let mut changes = Self::default();
+        for claim in new.claims() {
+            let id = &claim.route.id;
+            match old.by_id(id) {
+                None => changes.added.push(Arc::clone(id)),
+                Some(known) if !Arc::ptr_eq(&known.route, &claim.route) => {
+                    changes.changed.push(Arc::clone(id));
+                }
+                Some(_) => {}
+            }
+        }
+        let gone = old.claims().filter(|claim| new.by_id(&claim.route.id).is_none());
+        changes.removed = gone.map(|claim| Arc::clone(&claim.route.id)).collect();
+        for list in [&mut changes.added, &mut changes.changed, &mut changes.removed] {
+            list.sort_unstable();
+        }
+        changes
+    }
+
+    fn are_none(&self) -> bool {
+        self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
+    }
+}
+
+/// The first few of a list of ids, and how many more there are.
+struct Named<'a>(&'a [Arc<str>]);
+
+impl std::fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0.len())?;
+        for (index, id) in self.0.iter().take(NAMED).enumerate() {
+            write!(f, "{}{id}", if index == 0 { ": " } else { ", " })?;
+        }
+        if self.0.len() > NAMED { write!(f, " …") } else { Ok(()) }
+    }
+}

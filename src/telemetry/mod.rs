@@ -1,0 +1,4 @@
+//! What the proxy says about itself.
+
+pub mod access_log;
+pub mod logging;
