@@ -1,2 +1,7 @@
-//! mse-proxy.
-fn main() {}
+//! The `mse-proxy` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mse_proxy::cli::run()
+}

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::hostname::Hostname;
 use crate::outcome::{Outcome, Record};
 use crate::telemetry::logging::{Access, Settings};
 
@@ -156,7 +157,7 @@ fn write_json(sink: &mut impl Write, record: &Record) -> io::Result<()> {
         session: format!("{:016x}", record.session),
         client: record.client.to_string(),
         listener: record.listener.to_string(),
-        sni: record.sni.as_ref().map(|name| name.as_str()),
+        sni: record.sni.as_ref().map(Hostname::as_str),
         alpn: (!record.alpn.is_empty()).then(|| record.alpn.to_string()),
         ech: record.ech,
         route: record.route.as_deref(),

@@ -1,0 +1,122 @@
+//! Faults as people read them: the place, the line with a mark under it, what is wrong and what
+//! to do.
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
+
+use serde_json::{Value, json};
+
+use super::{Color, Status};
+use crate::config;
+use crate::source;
+use crate::source::place::Place;
+
+/// Whether output is coloured.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Style {
+    colored: bool,
+}
+
+impl Style {
+    pub(super) fn new(color: Color) -> Self {
+        let colored = match color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => {
+                std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+            }
+        };
+        Self { colored }
+    }
+
+    fn paint(self, code: &str, text: &str) -> String {
+        if self.colored { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    pub(super) fn bad(self, text: &str) -> String {
+        self.paint("1;31", text)
+    }
+
+    pub(super) fn good(self, text: &str) -> String {
+        self.paint("1;32", text)
+    }
+
+    pub(super) fn strong(self, text: &str) -> String {
+        self.paint("1", text)
+    }
+
+    pub(super) fn faint(self, text: &str) -> String {
+        self.paint("2", text)
+    }
+}
+
+/// One thing that is wrong, wherever it was found.
+#[derive(Debug, Clone)]
+pub(super) struct Finding {
+    pub(super) place: Place,
+    pub(super) message: String,
+}
+
+impl From<&config::Fault> for Finding {
+    fn from(fault: &config::Fault) -> Self {
+        Self { place: fault.place.clone(), message: fault.kind.to_string() }
+    }
+}
+
+impl From<&source::Fault> for Finding {
+    fn from(fault: &source::Fault) -> Self {
+        Self { place: fault.place.clone(), message: fault.kind.to_string() }
+    }
+}
+
+impl Finding {
+    pub(super) fn show(&self, style: Style) -> String {
+        let origin = self.place.origin.to_string();
+        let mut text = format!("{}: {}\n", style.strong(&origin), style.bad(&self.message));
+        if !self.place.line_text.is_empty() {
+            let number = self.place.origin.line.to_string();
+            let column = usize::try_from(self.place.origin.column.max(1) - 1).unwrap_or(0);
+            // Tabs keep their width under the mark.
+            let before = self.place.line_text.chars().take(column);
+            let indent: String = before.map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+            let mark = "^".repeat(self.place.width.max(1));
+            let gutter = " ".repeat(number.len());
+            let _ =
+                writeln!(text, " {} {}", style.faint(&format!("{number} |")), self.place.line_text);
+            let _ = writeln!(
+                text,
+                " {} {indent}{}",
+                style.faint(&format!("{gutter} |")),
+                style.bad(&mark)
+            );
+        }
+        text
+    }
+
+    pub(super) fn json(&self) -> Value {
+        json!({
+            "source": &*self.place.origin.source,
+            "line": (self.place.origin.line > 0).then_some(self.place.origin.line),
+            "column": (self.place.origin.column > 0).then_some(self.place.origin.column),
+            "message": self.message,
+        })
+    }
+}
+
+/// Writes to standard output. A reader that has gone (`| head`) is no fault of ours.
+pub(super) fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// Shows all that is wrong; what follows is that the command refuses.
+pub(super) fn complain_all(findings: &[Finding], style: Style) -> Status {
+    for finding in findings {
+        complain(&finding.show(style));
+    }
+    Status::Refused
+}
+
+/// Writes to standard error.
+pub(super) fn complain(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}

@@ -1,0 +1,144 @@
+//! `serve`: runs the proxy until it is told to stop.
+
+use std::sync::Arc;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::check::load;
+use super::report::{Style, complain, complain_all};
+use super::{ConfigArgument, Status, demo};
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::proxy::listener::ListenError;
+use crate::server::{self, StartError};
+use crate::telemetry::logging;
+
+/// Threads for everything beside the data path: one more than what a large table can keep busy.
+const CONTROL_THREADS: usize = 2;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    config: ConfigArgument,
+    /// Also start two sample enclave apps on loopback, route them, and print how to reach them.
+    #[arg(long)]
+    demo: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, style: Style) -> Status {
+    let base = if arguments.demo { demo::defaults() } else { Config::default() };
+    let config = match load(arguments.config.config.as_deref(), &base) {
+        Ok(config) => config,
+        Err(findings) => {
+            return complain_all(&findings, style);
+        }
+    };
+    logging::start(&config.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("cannot start: {error}\n"));
+            return Status::Refused;
+        }
+    };
+    runtime.block_on(serve(arguments.demo, &config, style))
+}
+
+async fn serve(with_demo: bool, config: &Config, style: Style) -> Status {
+    match try_serve(with_demo, config, style).await {
+        Ok(()) => Status::Done,
+        Err(error) => {
+            complain(&format!("{}: {error}\n{}", style.bad("cannot start"), remedy(&error)));
+            Status::Refused
+        }
+    }
+}
+
+/// Why the proxy cannot run.
+#[derive(Debug, thiserror::Error)]
+enum ServeError {
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("the demo cannot be set up: {0}")]
+    Demo(#[from] demo::DemoError),
+    #[error("signals cannot be received: {0}")]
+    Signals(std::io::Error),
+}
+
+fn remedy(error: &ServeError) -> String {
+    use std::io::ErrorKind;
+    let ServeError::Start(StartError::Listen(ListenError { address, error })) = error else {
+        return String::new();
+    };
+    let port = address.port();
+    match error.kind() {
+        ErrorKind::AddrInUse => format!(
+            "another program listens there (ss -ltnp 'sport = :{port}' names it); stop it, or listen elsewhere:\n\
+             MSE_PROXY_LISTEN_ADDRESSES={}:0 lets the kernel choose a port\n",
+            address.ip()
+        ),
+        ErrorKind::PermissionDenied => format!(
+            "ports below 1024 need CAP_NET_BIND_SERVICE (the systemd unit gives it) or root; or listen elsewhere:\n\
+             MSE_PROXY_LISTEN_ADDRESSES={}\n",
+            std::net::SocketAddr::new(address.ip(), 8443)
+        ),
+        ErrorKind::AddrNotAvailable => {
+            "this machine has no such address (ip addr lists them)\n".to_owned()
+        }
+        _ => String::new(),
+    }
+}
+
+async fn try_serve(with_demo: bool, config: &Config, style: Style) -> Result<(), ServeError> {
+    // Signals first: one that comes while starting must not be lost.
+    let mut signals = Signals::new().map_err(ServeError::Signals)?;
+    let demo = if with_demo { Some(demo::Demo::start().await?) } else { None };
+    let fixed = demo.iter().map(demo::Demo::routes).collect();
+    let running = server::start(config, Arc::new(SystemClock), fixed).await?;
+    if let (Some(demo), Some(address)) = (&demo, running.addresses().first()) {
+        demo.print(*address, style);
+    }
+    while let Asked::Reload = signals.next().await {
+        running.reload().now();
+    }
+    running.stop(signals.stop_again()).await;
+    Ok(())
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+enum Asked {
+    Stop,
+    Reload,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.hang_up.recv() => Asked::Reload,
+        }
+    }
+
+    async fn stop_again(&mut self) {
+        while !matches!(self.next().await, Asked::Stop) {}
+    }
+}

@@ -1,0 +1,274 @@
+//! The wiring: from a configuration to a running proxy, and back to a stopped one.
+//!
+//! Control (sources, table, time, DNS, signals) runs on the caller's runtime; each worker is an
+//! operating-system thread with a runtime of its own that shares every listening socket with the
+//! others. Workers start when all sources have told their routes, so that no client is refused
+//! for a table that is not there yet.
+
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZero;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::proxy::accept::accept;
+use crate::proxy::backend::addresses::Addresses;
+use crate::proxy::backend::connect::Dialer;
+use crate::proxy::connections::Ledger;
+use crate::proxy::drain::{self, drain};
+use crate::proxy::limits::Limits;
+use crate::proxy::listener::{ListenError, listen};
+use crate::proxy::retire::{follow, keep_time};
+use crate::proxy::session::House;
+use crate::reconcile::{Reconciler, Report};
+use crate::resolve::SystemResolver;
+use crate::routing::table::{Table, table};
+use crate::source::file::{self, Reload};
+use crate::source::{RouteSet, Source};
+use crate::telemetry::access_log::AccessLog;
+
+/// Sets that wait for the reconciler; sources send rarely and may wait.
+const SETS: usize = 16;
+/// How long the access log gets to be written out at the end.
+const LOG_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why a proxy cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The access log cannot be opened.
+    #[error("cannot open the access log: {0}")]
+    AccessLog(io::Error),
+    /// The system gives no thread or no runtime.
+    #[error("cannot start a worker: {0}")]
+    Worker(io::Error),
+}
+
+/// A proxy that runs.
+#[derive(Debug)]
+pub struct Running {
+    addresses: Vec<SocketAddr>,
+    reload: Reload,
+    table: Table,
+    ledger: Arc<Ledger>,
+    log: AccessLog,
+    drain: drain::Settings,
+    stop: watch::Sender<bool>,
+    close: watch::Sender<bool>,
+    workers: Vec<JoinHandle<()>>,
+    control: JoinSet<()>,
+}
+
+/// Starts a proxy. `fixed` are routes that are known from the start, beside those that the
+/// configuration leads to.
+///
+/// # Errors
+/// Whatever keeps it from listening; nothing is left running then.
+pub async fn start(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    fixed: Vec<RouteSet>,
+) -> Result<Running, StartError> {
+    let listeners = listen(&config.listen)?;
+    let addresses: Vec<_> = listeners.iter().filter_map(|one| one.local_addr().ok()).collect();
+    let log = AccessLog::open(&config.log).map_err(StartError::AccessLog)?;
+    let (publisher, table) = table();
+    let ledger = Arc::new(Ledger::new(config.limits.connections_per_route));
+    let names = Addresses::default();
+    let mut control = JoinSet::new();
+
+    let reconciler = Reconciler::new(publisher, table.clone());
+    let mut reports = reconciler.reports();
+    let (sets, incoming) = mpsc::channel(SETS);
+    let reload = Reload::default();
+    let mut sources = fixed.len();
+    control.spawn(reconciler.run(incoming));
+    for set in fixed {
+        // The reconciler was started just above and lives as long as the proxy.
+        let _ = sets.send(set).await;
+    }
+    if let Some(source) = file::Watched::new(&config.routes.source(), reload.clone()) {
+        sources += 1;
+        control.spawn(source.run(sets));
+    }
+    let (policy, patience) = (config.routes.on_remove, config.drain.timeout.0);
+    control.spawn(follow(Arc::clone(&ledger), table.clone(), policy, patience));
+    control.spawn(keep_time(Arc::clone(&ledger), Arc::clone(&clock)));
+    let (fresh, all) = (names.clone(), table.clone());
+    control.spawn(async move { fresh.keep_fresh(all, SystemResolver).await });
+    if sources == 0 {
+        warn!("no source of routes is configured (routes.path): every name is unknown");
+    }
+    wait_for_sources(&mut reports, sources).await;
+
+    let (stop, stopping) = watch::channel(false);
+    let (close, closing) = watch::channel(false);
+    let plan = Plan {
+        table: table.clone(),
+        ledger: Arc::clone(&ledger),
+        limits: Arc::new(Limits::new(config.limits.clone())),
+        dialer: Dialer::new(&config.backend, names),
+        clock,
+        log: log.clone(),
+        numbers: Arc::new(AtomicU64::new(first_number())),
+        config: config.clone(),
+        stopping,
+        closing,
+    };
+    let workers = hire(&plan, &listeners).map_err(StartError::Worker)?;
+    for address in &addresses {
+        info!(%address, workers = workers.len(), "listening");
+    }
+    let drain = config.drain.clone();
+    Ok(Running { addresses, reload, table, ledger, log, drain, stop, close, workers, control })
+}
+
+async fn wait_for_sources(reports: &mut watch::Receiver<Report>, sources: usize) {
+    // Fails only when the reconciler is gone, and then nothing more will come.
+    let _ = reports.wait_for(|report| report.sources >= sources).await;
+}
+
+/// Sessions are numbered from the second of the start, so that numbers of two runs differ.
+fn first_number() -> u64 {
+    let seconds = jiff::Timestamp::now().as_second();
+    u64::try_from(seconds).unwrap_or(0) << 24
+}
+
+impl Running {
+    /// Where it listens, with the ports that the kernel chose.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Makes it read its routes again.
+    #[must_use]
+    pub fn reload(&self) -> &Reload {
+        &self.reload
+    }
+
+    /// Its routes.
+    #[must_use]
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// How many sessions are open.
+    #[must_use]
+    pub fn open_sessions(&self) -> usize {
+        self.ledger.open()
+    }
+
+    /// Stops accepting, lets live sessions finish as configured (until `hurry` is ready), cuts the
+    /// rest, and writes out every record.
+    pub async fn stop(mut self, hurry: impl Future<Output = ()>) {
+        self.stop.send_replace(true);
+        drain(&self.ledger, &self.drain, hurry).await;
+        self.close.send_replace(true);
+        let (workers, log) = (std::mem::take(&mut self.workers), self.log.clone());
+        let joined = tokio::task::spawn_blocking(move || {
+            for worker in workers {
+                // A worker that panicked has said so already.
+                let _ = worker.join();
+            }
+            log.close(LOG_PATIENCE);
+        });
+        let _ = joined.await;
+        self.control.shutdown().await;
+    }
+}
+
+/// What every worker is given.
+#[derive(Clone)]
+struct Plan {
+    table: Table,
+    ledger: Arc<Ledger>,
+    limits: Arc<Limits>,
+    dialer: Dialer,
+    clock: Arc<dyn Clock>,
+    log: AccessLog,
+    numbers: Arc<AtomicU64>,
+    config: Config,
+    stopping: watch::Receiver<bool>,
+    closing: watch::Receiver<bool>,
+}
+
+/// Starts one worker a core.
+fn hire(plan: &Plan, listeners: &[std::net::TcpListener]) -> io::Result<Vec<JoinHandle<()>>> {
+    let count = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let hire_one = |number| {
+        let plan = plan.clone();
+        let listeners: Vec<_> =
+            listeners.iter().map(std::net::TcpListener::try_clone).collect::<Result<_, _>>()?;
+        let runtime = std::sync::mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{number}"))
+            .spawn(move || work(plan, listeners, &runtime.0))?;
+        // A worker that cannot start must keep the proxy from starting.
+        runtime.1.recv().map_err(io::Error::other)??;
+        Ok(thread)
+    };
+    (0..count).map(hire_one).collect()
+}
+
+/// One worker's life. Dropping its runtime ends the sessions that are still there, and each
+/// writes its record then.
+fn work(
+    plan: Plan,
+    listeners: Vec<std::net::TcpListener>,
+    started: &std::sync::mpsc::SyncSender<io::Result<()>>,
+) {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return drop(started.send(Err(error))),
+    };
+    runtime.block_on(async {
+        let listeners: io::Result<Vec<_>> =
+            listeners.into_iter().map(TcpListener::from_std).collect();
+        let listeners = match listeners {
+            Ok(listeners) => listeners,
+            Err(error) => return drop(started.send(Err(error))),
+        };
+        let _ = started.send(Ok(()));
+        let mut closing = plan.closing.clone();
+        let stopping = plan.stopping.clone();
+        let house = Rc::new(plan.house());
+        let mut doors = JoinSet::new();
+        for listener in listeners {
+            doors.spawn_local(accept(listener, Rc::clone(&house), stopping.clone()));
+        }
+        doors.join_all().await;
+        let _ = closing.wait_for(|closing| *closing).await;
+    });
+}
+
+impl Plan {
+    fn house(self) -> House<Dialer> {
+        House {
+            table: self.table.reader(),
+            ledger: self.ledger,
+            limits: self.limits,
+            dialer: self.dialer,
+            clock: self.clock,
+            log: self.log,
+            numbers: self.numbers,
+            hello: self.config.hello,
+            answer: self.config.refusal.answer,
+            idle: (&self.config.relay).into(),
+        }
+    }
+}

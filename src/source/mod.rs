@@ -1,0 +1,37 @@
+//! Where routes come from.
+//!
+//! A [`Source`] tells whole sets, never deltas: whatever it said before is replaced by what it
+//! says now. It knows no table and no other source.
+
+pub mod document;
+pub mod fault;
+pub mod file;
+pub mod place;
+mod shelf;
+mod watch;
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::routing::route::Claim;
+
+pub use fault::{Fault, FaultKind};
+
+/// All that one source wants now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteSet {
+    /// The source's name, unique in a proxy.
+    pub source: Arc<str>,
+    /// The routes, in the order in which they stand.
+    pub claims: Vec<Claim>,
+    /// What could not be used, and why.
+    pub faults: Vec<Fault>,
+}
+
+/// Who supplies routes.
+pub trait Source {
+    /// Tells the first set as soon as possible, and another whenever something changed, until
+    /// nobody listens any more.
+    fn run(self, sets: mpsc::Sender<RouteSet>) -> impl Future<Output = ()> + Send;
+}

@@ -1,0 +1,102 @@
+//! Where in a text something stands, for people.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::routing::route::Origin;
+
+/// The longest line that is worth showing, in characters.
+const MAX_LINE: usize = 200;
+
+/// A place in a text, with the line that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// File, line and column.
+    pub origin: Origin,
+    /// The line, or nothing if there is none to show.
+    pub line_text: String,
+    /// How many characters from the column on are meant.
+    pub width: usize,
+}
+
+impl Place {
+    /// A source as a whole.
+    #[must_use]
+    pub fn of_source(source: &Arc<str>) -> Self {
+        Self::of_origin(&Origin { source: Arc::clone(source), line: 0, column: 0 })
+    }
+
+    /// A place whose text is not at hand.
+    #[must_use]
+    pub fn of_origin(origin: &Origin) -> Self {
+        Self { origin: origin.clone(), line_text: String::new(), width: 0 }
+    }
+}
+
+/// A text whose lines can be found.
+#[derive(Debug)]
+pub struct Text<'a> {
+    source: Arc<str>,
+    content: &'a str,
+    line_starts: Vec<usize>,
+}
+
+impl<'a> Text<'a> {
+    /// Finds the lines of a text.
+    #[must_use]
+    pub fn new(source: &Arc<str>, text: &'a str) -> Self {
+        let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let line_starts = std::iter::once(0).chain(breaks.map(|(at, _)| at + 1)).collect();
+        Self { source: Arc::clone(source), content: text, line_starts }
+    }
+
+    /// The name of its source.
+    #[must_use]
+    pub fn source(&self) -> &Arc<str> {
+        &self.source
+    }
+
+    /// Line and column of a byte offset.
+    #[must_use]
+    pub fn origin(&self, offset: usize) -> Origin {
+        let (line, start) = self.line_of(offset);
+        let before = self.content.get(start..offset).map_or(0, |text| text.chars().count());
+        let number = |count: usize| u32::try_from(count + 1).unwrap_or(u32::MAX);
+        Origin { source: Arc::clone(&self.source), line: number(line), column: number(before) }
+    }
+
+    /// The place of a span of bytes; of its first line, if it has several.
+    #[must_use]
+    pub fn place(&self, span: Range<usize>) -> Place {
+        let origin = self.origin(span.start);
+        let (line, start) = self.line_of(span.start);
+        let end = self.line_starts.get(line + 1).map_or(self.content.len(), |next| next - 1);
+        let line_text = self.content.get(start..end).unwrap_or_default().trim_end_matches('\r');
+        let marked = self.content.get(span.start..span.end.min(end)).unwrap_or_default();
+        let too_long = line_text.chars().nth(MAX_LINE).is_some();
+        let shown = if too_long { "" } else { line_text };
+        Place { origin, line_text: shown.to_owned(), width: marked.chars().count() }
+    }
+
+    fn line_of(&self, offset: usize) -> (usize, usize) {
+        let line = self.line_starts.partition_point(|start| *start <= offset).saturating_sub(1);
+        (line, self.line_starts.get(line).copied().unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_and_columns_count_characters_from_one() {
+        let text = Text::new(&"a.toml".into(), "äb = 1\r\n\n  cd = 2");
+        let place = text.place(3..4);
+        assert_eq!(place.origin.to_string(), "a.toml:1:3");
+        assert_eq!(place.line_text, "äb = 1");
+        assert_eq!(text.origin(9).to_string(), "a.toml:2:1");
+        let place = text.place(12..14);
+        assert_eq!((place.origin.to_string().as_str(), place.width), ("a.toml:3:3", 2));
+        assert_eq!(text.place(99..120).origin.line, 3);
+    }
+}
