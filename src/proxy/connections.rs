@@ -8,7 +8,7 @@
 //! index. Time is an argument; nothing here knows a socket.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use crate::clock::Timestamp;
 use crate::outcome::Outcome;
 use crate::routing::route::Route;
-use crate::routing::snapshot::Snapshot;
+use crate::routing::table::Revised;
 
 /// What happens to the live connections of a route that is removed or leads elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -116,6 +116,8 @@ pub struct Ledger {
     groups: DashMap<Arc<str>, Group>,
     deadlines: Mutex<Deadlines>,
     deadline_set: Notify,
+    /// The revision that live sessions were judged by.
+    adopted: AtomicU64,
     open: AtomicUsize,
     emptied: Notify,
     default_max: u32,
@@ -149,6 +151,7 @@ impl Ledger {
             groups: DashMap::new(),
             deadlines: Mutex::default(),
             deadline_set: Notify::new(),
+            adopted: AtomicU64::new(0),
             open: AtomicUsize::new(0),
             emptied: Notify::new(),
             default_max,
@@ -197,18 +200,15 @@ impl Ledger {
 
     /// Judges the live sessions by a table that was just published. Costs a step for each route
     /// that has live sessions. Gives the number of sessions whose route was taken away.
-    pub fn adopt(
-        &self,
-        snapshot: &Snapshot,
-        policy: OnRemove,
-        drain: Duration,
-        now: Instant,
-    ) -> usize {
+    pub fn adopt(&self, table: &Revised, policy: OnRemove, drain: Duration, now: Instant) -> usize {
+        if self.adopted.swap(table.revision, Ordering::AcqRel) >= table.revision {
+            return 0;
+        }
         let mut taken_away = 0;
         for mut entry in self.groups.iter_mut() {
             let (id, group) = entry.pair_mut();
             let before = deadlines_of(group);
-            let current = snapshot.by_id(id).map(|claim| &claim.route);
+            let current = table.snapshot.by_id(id).map(|claim| &claim.route);
             for cohort in &mut group.cohorts {
                 match current {
                     Some(route) if cohort.route.leads_like(route) => {
@@ -221,7 +221,7 @@ impl Ledger {
                         match policy {
                             OnRemove::Keep => {}
                             OnRemove::Drain => cohort.leaving = Some(now + drain),
-                            OnRemove::Cut => retire(cohort, Outcome::RouteRemoved),
+                            OnRemove::Cut => cohort.leaving = Some(now),
                         }
                     }
                 }
