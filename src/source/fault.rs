@@ -2,6 +2,7 @@
 
 use crate::endpoint::EndpointError;
 use crate::hostname::HostnameError;
+use crate::routing::snapshot::Conflict;
 use crate::source::place::Place;
 use crate::units::UnitError;
 
@@ -128,6 +129,9 @@ pub enum FaultKind {
     /// A protocol name that cannot stand in ALPN.
     #[error("a protocol name has 1 to 255 bytes (RFC 7301), as \"acme-tls/1\"")]
     Protocol,
+    /// A route that cannot stand beside another one.
+    #[error(transparent)]
+    Conflict(Conflict),
     /// A file that cannot be read.
     #[error("cannot be read: {0} (a running proxy keeps its last good routes)")]
     Unreadable(String),

@@ -104,12 +104,16 @@ impl Shelf {
         let sheets = self.files.values();
         let claims: Vec<_> = sheets.clone().flat_map(|sheet| &sheet.claims).cloned().collect();
         let faults = self.faults.iter().chain(sheets.flat_map(|sheet| &sheet.faults));
-        let faults: Vec<_> = faults.cloned().collect();
+        let mut faults: Vec<_> = faults.cloned().collect();
         if !self.strict {
             return (claims, faults);
         }
-        let is_good = faults.is_empty() && Snapshot::build(claims.iter().cloned()).1.is_empty();
-        if is_good {
+        let (_, conflicts) = Snapshot::build(claims.iter().cloned());
+        faults.extend(conflicts.into_iter().map(|(claim, conflict)| Fault {
+            place: Place::of_origin(&claim.origin),
+            kind: FaultKind::Conflict(conflict),
+        }));
+        if faults.is_empty() {
             self.last_good.clone_from(&claims);
         }
         (self.last_good.clone(), faults)

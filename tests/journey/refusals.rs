@@ -41,7 +41,9 @@ fn sni(name: &[u8]) -> Vec<u8> {
 }
 
 /// Bytes, outcome, reason, and the number of the alert that fits.
-fn cases() -> Vec<(Vec<u8>, &'static str, Option<&'static str>, Option<u8>)> {
+type Case = (Vec<u8>, &'static str, Option<&'static str>, Option<u8>);
+
+fn cases() -> Vec<Case> {
     let good = hello("app.test", &[]);
     let two_names = {
         let mut list = vec![0, 0, 0, 20, 0, 18];

@@ -22,10 +22,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits for something that must happen.
 pub(crate) async fn soon<T>(what: &str, happens: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, happens).await {
-        Ok(value) => value,
-        Err(_) => panic!("this did not happen in {PATIENCE:?}: {what}"),
-    }
+    let happened = tokio::time::timeout(PATIENCE, happens).await;
+    happened.unwrap_or_else(|_| panic!("this did not happen in {PATIENCE:?}: {what}"))
 }
 
 /// Asks again and again until the answer is yes.
