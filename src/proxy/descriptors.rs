@@ -15,7 +15,7 @@ pub fn make_room(settings: &Settings) {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         limit.current = limit.maximum;
-        if let Err(error) = setrlimit(Resource::Nofile, limit.clone()) {
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
             warn!(%error, "the limit of file descriptors cannot be raised");
         }
     }

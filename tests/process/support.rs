@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The binary, in an environment without our variables.
 pub(crate) fn command() -> Command {
@@ -57,7 +57,7 @@ impl Daemon {
 
     pub(crate) fn start(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let log = lines(child.stderr.take().unwrap(), |line| Some(line));
+        let log = lines(child.stderr.take().unwrap(), Some);
         let records = lines(child.stdout.take().unwrap(), |line| serde_json::from_str(&line).ok());
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut daemon = Self { child, log, records, address: unknown, seen: Vec::new() };
