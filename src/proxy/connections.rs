@@ -1,7 +1,7 @@
 //! The ledger of live connections: who is here, and who has to go.
 //!
 //! Every session holds a [`Handle`] through which it can be ended from outside. Once it has a
-//! route it stands in the ledger under that route's id, in the [`Cohort`] of those that began under
+//! route it stands in the ledger under that route's id, in the cohort of those that began under
 //! the same version of the route. When the table changes, [`Ledger::adopt`] lets cohorts whose
 //! route still leads to the same place go on under the new end date, and retires the others by
 //! policy; [`Ledger::retire_due`] ends whatever is due. The next deadline is read off an ordered
@@ -399,5 +399,140 @@ impl Drop for Entry {
         if self.ledger.open.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.ledger.emptied.notify_waiters();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routing::route::{Claim, Lifetime, Mode, Origin};
+    use crate::routing::snapshot::Snapshot;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn route(id: &str, backend: &str, end: Option<i64>) -> Arc<Route> {
+        Arc::new(Route {
+            id: id.into(),
+            hosts: Box::new([id.parse().unwrap()]),
+            backends: Box::new([backend.parse().unwrap()]),
+            lifetime: Lifetime { expires_at: end.map(at), ..Lifetime::default() },
+            app: None,
+            mode: Mode::Passthrough,
+            alpn: Box::default(),
+            refusal: None,
+            max_connections: 0,
+        })
+    }
+
+    fn table(revision: u64, routes: &[&Arc<Route>]) -> Revised {
+        let origin = Origin { source: "test".into(), line: 0, column: 0 };
+        let claims =
+            routes.iter().map(|route| Claim { route: Arc::clone(route), origin: origin.clone() });
+        Revised { revision, snapshot: Arc::new(Snapshot::build(claims).0) }
+    }
+
+    fn enter(ledger: &Arc<Ledger>, session: u64, route: &Arc<Route>) -> Entry {
+        let mut entry = ledger.enter(session);
+        entry.take_route(route).unwrap();
+        entry
+    }
+
+    const DRAIN: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn ten_thousand_sessions_of_one_route_end_together_and_leave_nothing_behind() {
+        let ledger = Arc::new(Ledger::new(0));
+        let (ending, staying) =
+            (route("a.test", "127.0.0.1:1", Some(100)), route("b.test", "127.0.0.1:1", None));
+        let mut entries: Vec<_> = (0..10_000).map(|n| enter(&ledger, n, &ending)).collect();
+        let other = enter(&ledger, 10_000, &staying);
+        let now = Instant::now();
+        assert_eq!(ledger.retire_due(at(99), now), 0);
+        assert_eq!(ledger.retire_due(at(100), now), 10_000);
+        assert_eq!(ledger.retire_due(at(101), now), 0, "each is ended once");
+        assert!(
+            entries.iter().all(|entry| entry.handle().retired() == Some(Outcome::RouteExpired))
+        );
+        assert_eq!(other.handle().retired(), None);
+        assert!(!ledger.has_deadlines());
+        entries.clear();
+        drop(other);
+        assert_eq!(ledger.open(), 0);
+        assert!(ledger.groups.is_empty() && ledger.nameless.is_empty());
+    }
+
+    #[test]
+    fn a_newer_version_of_a_route_moves_the_end_of_its_sessions() {
+        let ledger = Arc::new(Ledger::new(0));
+        let now = Instant::now();
+        let entry = enter(&ledger, 1, &route("a.test", "127.0.0.1:1", Some(100)));
+        let longer = route("a.test", "127.0.0.1:1", Some(200));
+        assert_eq!(ledger.adopt(&table(1, &[&longer]), OnRemove::Cut, DRAIN, now), 0);
+        assert_eq!(ledger.retire_due(at(150), now), 0);
+        let shorter = route("a.test", "127.0.0.1:1", Some(150));
+        ledger.adopt(&table(2, &[&shorter]), OnRemove::Cut, DRAIN, now);
+        assert_eq!(ledger.retire_due(at(150), now), 1);
+        assert_eq!(entry.handle().retired(), Some(Outcome::RouteExpired));
+    }
+
+    #[test]
+    fn a_route_that_leads_elsewhere_retires_its_sessions_by_policy() {
+        let now = Instant::now();
+        for (policy, at_once, later) in
+            [(OnRemove::Keep, 0, 0), (OnRemove::Drain, 0, 1), (OnRemove::Cut, 1, 0)]
+        {
+            let ledger = Arc::new(Ledger::new(0));
+            let old = route("a.test", "127.0.0.1:1", Some(100));
+            let new = route("a.test", "127.0.0.1:2", None);
+            let entry = enter(&ledger, 1, &old);
+            ledger.adopt(&table(1, &[&new]), policy, DRAIN, now);
+            // One that begins under the new version is none of the policy's business.
+            let fresh = enter(&ledger, 2, &new);
+            assert_eq!(ledger.retire_due(at(0), now), at_once, "{policy:?}");
+            assert_eq!(ledger.retire_due(at(0), now + DRAIN), later, "{policy:?}");
+            assert_eq!(fresh.handle().retired(), None);
+            if policy == OnRemove::Keep {
+                assert_eq!(ledger.retire_due(at(100), now), 1, "the last known end still holds");
+                assert_eq!(entry.handle().retired(), Some(Outcome::RouteExpired));
+            }
+        }
+    }
+
+    #[test]
+    fn sessions_that_leave_are_spared_when_their_route_comes_back() {
+        let ledger = Arc::new(Ledger::new(0));
+        let now = Instant::now();
+        let there = route("a.test", "127.0.0.1:1", None);
+        let entry = enter(&ledger, 1, &there);
+        assert_eq!(ledger.adopt(&table(1, &[]), OnRemove::Drain, DRAIN, now), 1);
+        assert!(ledger.has_deadlines());
+        ledger.adopt(&table(2, &[&there]), OnRemove::Drain, DRAIN, now);
+        assert!(!ledger.has_deadlines());
+        assert_eq!(ledger.retire_due(at(0), now + DRAIN), 0);
+        assert_eq!(entry.handle().retired(), None);
+    }
+
+    #[test]
+    fn an_older_table_changes_nothing_any_more() {
+        let ledger = Arc::new(Ledger::new(0));
+        let there = route("a.test", "127.0.0.1:1", None);
+        let _entry = enter(&ledger, 1, &there);
+        let now = Instant::now();
+        ledger.adopt(&table(5, &[&there]), OnRemove::Cut, DRAIN, now);
+        assert_eq!(ledger.adopt(&table(4, &[]), OnRemove::Cut, DRAIN, now), 0);
+        assert_eq!(ledger.retire_due(at(0), now), 0);
+    }
+
+    #[test]
+    fn a_route_takes_as_many_sessions_as_it_may() {
+        let ledger = Arc::new(Ledger::new(2));
+        let route = route("a.test", "127.0.0.1:1", None);
+        let held = [enter(&ledger, 1, &route), enter(&ledger, 2, &route)];
+        assert_eq!(ledger.enter(3).take_route(&route), Err(RouteFull));
+        drop(held);
+        assert!(ledger.enter(4).take_route(&route).is_ok());
+        assert_eq!(ledger.open(), 0);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! One loop beside the data path does both, so that a route that was prolonged is known to be so
 //! before its old end is judged. While any live session has an end to wait for, the time is looked
-//! at every [`TICK`]: that holds the promise of 100 ms, and a wall clock that was set or a machine
+//! at every 40 ms: that holds the promise of 100 ms, and a wall clock that was set or a machine
 //! that slept is seen at the next look instead of when some timer had been due.
 
 use std::sync::Arc;

@@ -118,6 +118,39 @@ fn twenty_thousand_short_connections_leak_no_descriptor() {
 }
 
 #[test]
+fn without_descriptors_it_waits_instead_of_spinning_and_recovers() {
+    let folder = tempfile::tempdir().unwrap();
+    let routes = folder.path().join("routes.toml");
+    let bytes = hello("app.test");
+    std::fs::write(&routes, route("app.test", echo(bytes.len()), "")).unwrap();
+    let mut limited = std::process::Command::new("sh");
+    limited
+        .args(["-c", "ulimit -n 80; exec \"$0\" serve", env!("CARGO_BIN_EXE_mse-proxy")])
+        .env("MSE_PROXY_LISTEN_ADDRESSES", "127.0.0.1:0")
+        .env("MSE_PROXY_ROUTES_PATH", &routes)
+        .env("MSE_PROXY_LOG_FORMAT", "json")
+        .env("MSE_PROXY_HELLO_TIMEOUT", "10m")
+        .env("MSE_PROXY_LIMITS_PENDING_HELLOS_PER_SOURCE", "0");
+    let mut daemon = Daemon::start(limited);
+    daemon.wait_seen("limits.connections cannot be reached");
+    let silent: Vec<_> = (0..120).map(|_| daemon.dial()).collect();
+    // Pauses grow from 10 ms to a second, so five warnings of each worker take well over 100 ms of
+    // waiting; a loop that spins writes thousands in that time.
+    let began = std::time::Instant::now();
+    let workers = std::thread::available_parallelism().unwrap().get();
+    for _ in 0..5 * workers {
+        daemon.wait_log("cannot accept");
+    }
+    assert!(began.elapsed().as_millis() > 100, "{:?}", began.elapsed());
+    drop(silent);
+    let mut client = daemon.dial();
+    client.write_all(&bytes).unwrap();
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer, bytes);
+}
+
+#[test]
 fn a_hundred_mib_to_a_slow_reader_stay_in_bounded_memory() {
     let folder = tempfile::tempdir().unwrap();
     let routes = folder.path().join("routes.toml");

@@ -79,6 +79,13 @@ impl Daemon {
         }
     }
 
+    /// The same for a line that may have come before it listened.
+    pub(crate) fn wait_seen(&mut self, words: &str) {
+        if !self.seen.iter().any(|line| line.contains(words)) {
+            self.wait_log(words);
+        }
+    }
+
     pub(crate) fn record(&self) -> Value {
         self.records.recv_timeout(PATIENCE).unwrap()
     }
