@@ -119,7 +119,7 @@ pub async fn start(
         table: table.clone(),
         ledger: Arc::clone(&ledger),
         limits: Arc::new(Limits::new(config.limits.clone())),
-        dialer: Dialer::new(&config.backend, names),
+        dialer: Dialer::new(&config.backend, names, Arc::clone(&ledger)),
         clock,
         log: log.clone(),
         numbers: Arc::new(AtomicU64::new(first_number())),

@@ -35,7 +35,7 @@ pub(super) fn run(arguments: &Arguments, style: Style) -> Status {
         }
     };
     logging::start(&config.log);
-    descriptors::make_room(&config.limits);
+    let config = Config { limits: descriptors::make_room(config.limits.clone()), ..config };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")

@@ -2,25 +2,26 @@
 //!
 //! A slot is taken before a connection is. Accepting never fails: what is wrong with one
 //! connection ends that one, and when descriptors or memory run out the loop waits, longer each
-//! time, instead of spinning. When told to stop, it first takes what already waits in the kernel's
+//! time, instead of spinning, and gives up sessions that have not shown a name. When told to stop, it first takes what already waits in the kernel's
 //! queue, because closing the socket would reset it.
 
-use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::warn;
 
 use crate::proxy::backend::connect::Connect;
+use crate::proxy::descriptors::is_shortage;
 use crate::proxy::limits::Slot;
 use crate::proxy::session::{Arrival, House, session};
 
 /// The first pause after the machine had no descriptor or memory for a connection.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
+/// How many sessions without a name are given up at each pause.
+const SHED: usize = 32;
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -47,7 +48,8 @@ pub async fn accept<C: Connect>(
             }
             Err(error) if is_shortage(&error) => {
                 drop(slot);
-                warn!(%error, pause = ?pause, "cannot accept: the machine is short of something");
+                let shed = house.ledger.shed(SHED);
+                warn!(%error, ?pause, shed, "cannot accept: the machine is short of something");
                 tokio::select! {
                     () = sleep(pause) => {}
                     _ = stop.changed() => break,
@@ -84,12 +86,4 @@ fn begin<C: Connect>(
         stream.local_addr().unwrap_or_else(|_| (std::net::Ipv6Addr::UNSPECIFIED, 0).into());
     let arrival = Arrival { client, listener, slot };
     tokio::task::spawn_local(session(stream, arrival, Rc::clone(house)));
-}
-
-/// Whether accepting again at once would fail in the same way.
-fn is_shortage(error: &io::Error) -> bool {
-    matches!(
-        Errno::from_io_error(error),
-        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
-    )
 }

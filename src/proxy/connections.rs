@@ -198,6 +198,18 @@ impl Ledger {
         }
     }
 
+    /// Ends the oldest sessions that have shown no name, at most `most` of them, to free what they
+    /// hold. Gives their number. Looks at every nameless session: for emergencies.
+    pub fn shed(&self, most: usize) -> usize {
+        // Numbers rise with time.
+        let mut oldest: Vec<(u64, Arc<Handle>)> =
+            self.nameless.iter().map(|entry| (*entry.key(), Arc::clone(entry.value()))).collect();
+        oldest.sort_unstable_by_key(|(session, _)| *session);
+        let fresh = oldest.iter().filter(|(_, handle)| handle.retired().is_none());
+        let shed = fresh.take(most).map(|(_, handle)| handle.retire(Outcome::LimitConnections));
+        shed.count()
+    }
+
     /// Judges the live sessions by a table that was just published. Costs a step for each route
     /// that has live sessions. Gives the number of sessions whose route was taken away.
     pub fn adopt(&self, table: &Revised, policy: OnRemove, drain: Duration, now: Instant) -> usize {
@@ -512,6 +524,18 @@ mod tests {
         assert!(!ledger.has_deadlines());
         assert_eq!(ledger.retire_due(at(0), now + DRAIN), 0);
         assert_eq!(entry.handle().retired(), None);
+    }
+
+    #[test]
+    fn in_need_the_oldest_without_a_name_go_first_and_nobody_else() {
+        let ledger = Arc::new(Ledger::new(0));
+        let named = enter(&ledger, 0, &route("a.test", "127.0.0.1:1", None));
+        let entries: Vec<_> = [5, 3, 9].map(|session| ledger.enter(session)).into();
+        assert_eq!(ledger.shed(2), 2);
+        let gone: Vec<_> = entries.iter().map(|entry| entry.handle().retired().is_some()).collect();
+        assert_eq!(gone, [true, true, false]);
+        assert_eq!(ledger.shed(2), 1, "nobody is shed twice");
+        assert_eq!(named.handle().retired(), None);
     }
 
     #[test]

@@ -6,13 +6,14 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::outcome::Outcome;
+use crate::units::Size;
 
 /// How many connections over the limit may be told so at the same time.
 const RESERVE: usize = 128;
@@ -31,6 +32,9 @@ pub struct Settings {
     pub pending_hellos: AtLeastOne,
     /// The same, of one source; 0 is no limit. Browsers open fewer than ten at a time.
     pub pending_hellos_per_source: u32,
+    /// Bytes that connections without a name may hold in all. Ordinary hellos hold 2 KiB each, and
+    /// none while nothing was sent; only floods of half-sent large ones come near this.
+    pub pending_bytes: Size,
 }
 
 /// A limit that cannot be 0.
@@ -52,6 +56,12 @@ impl AtLeastOne {
     pub fn count(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
+
+    /// This number, or a lower one.
+    #[must_use]
+    pub fn at_most(self, most: usize) -> Self {
+        Self(self.0.min(u32::try_from(most).unwrap_or(u32::MAX)).max(1))
+    }
 }
 
 impl Default for Settings {
@@ -62,6 +72,7 @@ impl Default for Settings {
             connections_per_route: 0,
             pending_hellos: AtLeastOne(10_000),
             pending_hellos_per_source: 100,
+            pending_bytes: Size(64 << 20),
         }
     }
 }
@@ -96,6 +107,7 @@ pub struct Limits {
     slots: Arc<Semaphore>,
     open: AtomicUsize,
     pending: AtomicUsize,
+    pending_bytes: AtomicU64,
     /// Entries leave with their last connection, so it never outgrows the slots. The keys are
     /// chosen by strangers: std's keyed hash.
     sources: DashMap<Source, Counts>,
@@ -121,7 +133,8 @@ pub struct Pending {
 pub struct Permit {
     limits: Arc<Limits>,
     source: Source,
-    is_pending: bool,
+    /// The bytes that it holds while it has shown no name.
+    pending: Option<u64>,
     _slot: Slot,
 }
 
@@ -134,6 +147,7 @@ impl Limits {
             slots: Arc::new(Semaphore::new(slots)),
             open: AtomicUsize::new(0),
             pending: AtomicUsize::new(0),
+            pending_bytes: AtomicU64::new(0),
             sources: DashMap::new(),
             settings,
         }
@@ -176,8 +190,8 @@ impl Limits {
             self.open.fetch_sub(1, Ordering::AcqRel);
             return Err((Outcome::LimitSource, slot));
         }
-        let permit = Permit { limits: Arc::clone(self), source, is_pending: true, _slot: slot };
-        Ok(Pending { permit })
+        let limits = Arc::clone(self);
+        Ok(Pending { permit: Permit { limits, source, pending: Some(0), _slot: slot } })
     }
 
     /// How many connections have not shown a name.
@@ -210,7 +224,26 @@ fn take(counter: &AtomicUsize, most: usize) -> bool {
     counter.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).is_ok()
 }
 
+/// Connections without a name hold as many bytes as they may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BytesFull;
+
 impl Pending {
+    /// Counts bytes that the connection is about to hold until it has shown its name.
+    ///
+    /// # Errors
+    /// [`BytesFull`], and nothing is counted then.
+    pub fn hold(&mut self, bytes: usize) -> Result<(), BytesFull> {
+        let limits = &self.permit.limits;
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let most = limits.settings.pending_bytes.0;
+        let more = |held: u64| held.checked_add(bytes).filter(|held| *held <= most);
+        let counted = limits.pending_bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+        counted.map_err(|_| BytesFull)?;
+        self.permit.pending = self.permit.pending.map(|held| held + bytes);
+        Ok(())
+    }
+
     /// The connection has shown its name: it no longer counts as pending.
     #[must_use]
     pub fn named(mut self) -> Permit {
@@ -221,10 +254,9 @@ impl Pending {
 
 impl Permit {
     fn end_pending(&mut self) {
-        if !std::mem::take(&mut self.is_pending) {
-            return;
-        }
+        let Some(bytes) = self.pending.take() else { return };
         self.limits.pending.fetch_sub(1, Ordering::AcqRel);
+        self.limits.pending_bytes.fetch_sub(bytes, Ordering::AcqRel);
         if self.limits.counts_sources()
             && let Some(mut counts) = self.limits.sources.get_mut(&self.source)
         {
@@ -289,6 +321,20 @@ mod tests {
         assert_eq!(limits.pending(), 1);
         assert!(admit(&limits, "192.0.2.1").is_ok());
         drop(named);
+    }
+
+    #[test]
+    fn bytes_without_a_name_are_counted_and_given_back() {
+        let limits = limits(|settings| settings.pending_bytes = Size(100));
+        let mut one = admit(&limits, "192.0.2.1").unwrap();
+        let mut two = admit(&limits, "192.0.2.2").unwrap();
+        one.hold(60).unwrap();
+        assert_eq!(two.hold(41), Err(BytesFull));
+        two.hold(40).unwrap();
+        let _named = one.named();
+        two.hold(60).unwrap();
+        drop(two);
+        assert_eq!(limits.pending_bytes.load(Ordering::Acquire), 0);
     }
 
     #[test]

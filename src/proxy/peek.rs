@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::outcome::Outcome;
+use crate::proxy::limits::{BytesFull, Pending};
 use crate::proxy::relay::buffer;
 use crate::units::{Period, Size};
 use crate::wire::client_hello::{ClientHello, Parser, Progress, Reject};
@@ -93,6 +94,9 @@ pub enum PeekError {
     /// The client finished or broke off before its hello was whole.
     #[error("the client left")]
     Left,
+    /// Connections without a name hold too many bytes in all.
+    #[error("no room for more of the hello")]
+    NoRoom,
     /// The bytes are no hello that could be routed.
     #[error(transparent)]
     Rejected(#[from] Reject),
@@ -102,6 +106,7 @@ impl From<&PeekError> for Outcome {
     fn from(error: &PeekError) -> Self {
         match error {
             PeekError::Left => Self::ClientLeft,
+            PeekError::NoRoom => Self::LimitPending,
             PeekError::Rejected(reject) => match reject {
                 Reject::NotTls => Self::NotTls,
                 Reject::PlainHttp => Self::PlainHttp,
@@ -130,14 +135,18 @@ impl From<&PeekError> for Outcome {
 pub async fn peek<S: AsyncRead + Unpin>(
     stream: &mut S,
     max_size: HelloSize,
+    pending: &mut Pending,
 ) -> Result<Peeked, PeekError> {
     let mut parser = Parser::new(max_size.bytes());
     let mut prefix = Vec::new();
     loop {
+        let held = prefix.len();
         let progress = read_some(stream, &mut parser, &mut prefix).await;
         match progress.map_err(|_| PeekError::Left)? {
             None => return Err(PeekError::Left),
-            Some(Progress::Incomplete) => {}
+            Some(Progress::Incomplete) => {
+                pending.hold(prefix.len() - held).map_err(|BytesFull| PeekError::NoRoom)?;
+            }
             Some(Progress::Hello(hello)) => return Ok(Peeked { hello: *hello, prefix }),
             Some(Progress::Reject(reject)) => return Err(reject.into()),
         }

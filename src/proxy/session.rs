@@ -102,14 +102,14 @@ type Held = Result<Permit, Pending>;
 /// From the first byte to an open backend.
 async fn travel<T: Transport, C: Connect>(
     client: &mut T,
-    pending: Pending,
+    mut pending: Pending,
     entry: &mut Entry,
     draft: &mut Draft,
     house: &House<C>,
 ) -> Result<Connected<C::Stream>, (Outcome, Held)> {
     let deadline = draft.began + house.hello.timeout.0;
     let peeked = tokio::select! {
-        peeked = timeout_at(deadline, peek(client, house.hello.max_size)) => peeked,
+        peeked = timeout_at(deadline, peek(client, house.hello.max_size, &mut pending)) => peeked,
         outcome = entry.handle().wait() => return Err((outcome, Err(pending))),
     };
     let Peeked { hello, prefix } = match peeked {
@@ -147,7 +147,7 @@ async fn travel<T: Transport, C: Connect>(
 
 fn reason(error: &PeekError) -> Option<&'static str> {
     match error {
-        PeekError::Left => None,
+        PeekError::Left | PeekError::NoRoom => None,
         PeekError::Rejected(reject) => Some(reject.word()),
     }
 }

@@ -6,7 +6,7 @@ use mse_proxy::clock::SystemClock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
 
-use crate::support::{Identity, Proxy, RawBackend, handshake, hello, rest, route, soon};
+use crate::support::{Identity, Proxy, RawBackend, handshake, hello, rest, route, soon, until};
 
 #[tokio::test]
 async fn each_name_shows_its_own_backends_certificate() {
@@ -166,22 +166,16 @@ async fn clients_come_in_over_ipv6_and_ipv4_on_one_listener() {
 
 #[tokio::test]
 async fn a_backend_that_is_not_up_yet_is_tried_again() {
-    // A port that was free a moment ago refuses until the backend comes up.
-    let held = RawBackend::start().await;
-    let address = held.address;
-    drop(held);
+    // A port that is bound but not listened on refuses, and nobody else can take it meanwhile.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
     let proxy = Proxy::start(&route("app.test", address, "")).await;
     let bytes = hello("app.test", &[]);
     let mut client = proxy.dial().await;
     client.write_all(&bytes).await.unwrap();
-    soon("the proxy has begun to try", async {
-        while proxy.open_sessions() == 0 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-    let listener = TcpListener::bind(address).await.unwrap();
-    let backend = RawBackend { listener, address };
+    until("the proxy has begun to try", || proxy.open_sessions() > 0).await;
+    let backend = RawBackend { listener: socket.listen(16).unwrap(), address };
     drop(backend.accept(&bytes).await);
     drop(client);
     let record = proxy.record().await;

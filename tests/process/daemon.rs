@@ -132,7 +132,7 @@ fn without_descriptors_it_waits_instead_of_spinning_and_recovers() {
         .env("MSE_PROXY_HELLO_TIMEOUT", "10m")
         .env("MSE_PROXY_LIMITS_PENDING_HELLOS_PER_SOURCE", "0");
     let mut daemon = Daemon::start(limited);
-    daemon.wait_seen("limits.connections cannot be reached");
+    daemon.wait_seen("limits.connections cannot be reached and is lowered");
     let silent: Vec<_> = (0..120).map(|_| daemon.dial()).collect();
     // Pauses grow from 10 ms to a second, so five warnings of each worker take well over 100 ms of
     // waiting; a loop that spins writes thousands in that time.

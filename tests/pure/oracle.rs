@@ -167,6 +167,6 @@ fn damaged_hellos_are_never_read_as_another_name() {
     }
     eprintln!("{tally:?}");
     for kind in ["both accept", "both refuse", "both wait"] {
-        assert!(tally[kind] > 100, "the comparison must see every side: {tally:?}");
+        assert!(tally[kind] > 20, "the comparison must see every side: {tally:?}");
     }
 }

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::endpoint::Endpoint;
 use crate::outcome::Outcome;
 use crate::proxy::backend::addresses::Addresses;
+use crate::proxy::connections::Ledger;
+use crate::proxy::descriptors::is_shortage;
 use crate::proxy::transport::{BackendStream, Transport, tune};
 use crate::routing::route::Route;
 use crate::units::Period;
@@ -106,13 +109,15 @@ pub trait Connect: 'static {
 pub struct Dialer {
     budget: Duration,
     addresses: Addresses,
+    ledger: Arc<Ledger>,
 }
 
 impl Dialer {
-    /// A dialer that reads the addresses of named backends from `addresses`.
+    /// A dialer that reads the addresses of named backends from `addresses`, and when descriptors
+    /// run out gives up sessions of `ledger` that have shown no name for one that has.
     #[must_use]
-    pub fn new(settings: &Settings, addresses: Addresses) -> Self {
-        Self { budget: settings.connect_timeout.0, addresses }
+    pub fn new(settings: &Settings, addresses: Addresses, ledger: Arc<Ledger>) -> Self {
+        Self { budget: settings.connect_timeout.0, addresses, ledger }
     }
 
     /// Tries one endpoint until `deadline`.
@@ -160,6 +165,9 @@ impl Connect for Dialer {
             }
             if Instant::now() + pause >= deadline {
                 return Err(last);
+            }
+            if matches!(&last, ConnectError::Local(error) if is_shortage(error)) {
+                self.ledger.shed(1);
             }
             sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
