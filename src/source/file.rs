@@ -146,3 +146,77 @@ fn tell_faults(before: &[Fault], now: &[Fault]) {
         info!(mended, left = current.len(), "faults of the routes were mended");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::document;
+    use std::io;
+    use tracing_subscriber::fmt::MakeWriter;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl MakeWriter<'_> for Log {
+        type Writer = Self;
+        fn make_writer(&self) -> Self {
+            self.clone()
+        }
+    }
+
+    fn logged(before: &[Fault], now: &[Fault]) -> Vec<String> {
+        let log = Log::default();
+        let writer = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false);
+        let writer = writer.without_time().with_target(false).finish();
+        tracing::subscriber::with_default(writer, || tell_faults(before, now));
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        text.lines().map(|line| line.trim().to_owned()).collect()
+    }
+
+    fn faults(text: &str) -> Vec<Fault> {
+        document::read(&"r.toml".into(), text).faults
+    }
+
+    #[test]
+    fn a_fault_is_logged_once_and_its_mending_too() {
+        let one = faults("colour = 1");
+        let moved = faults("# a comment\ncolour = 1");
+        let two = faults("colour = 1\nsize = 2");
+        let known = "is not known here; a routes file has nothing but [[route]] tables";
+        assert_eq!(logged(&[], &one), [format!("WARN `colour` {known} at=r.toml:1:1")]);
+        assert_eq!(logged(&one, &one), Vec::<String>::new());
+        assert_eq!(logged(&one, &moved), Vec::<String>::new());
+        assert_eq!(logged(&one, &two), [format!("WARN `size` {known} at=r.toml:2:1")]);
+        assert_eq!(logged(&two, &moved), ["INFO faults of the routes were mended mended=1 left=1"]);
+    }
+
+    #[test]
+    fn very_many_faults_do_not_fill_the_log() {
+        let text = (0..200).fold(String::new(), |text, key| text + &format!("k{key} = 1\n"));
+        let lines = logged(&[], &faults(&text));
+        assert_eq!(lines.len(), MAX_LOGGED + 1);
+        assert!(lines[MAX_LOGGED].ends_with("more=150"), "{}", lines[MAX_LOGGED]);
+    }
+
+    #[test]
+    fn settings_have_defaults_and_know_their_keys() {
+        assert_eq!(toml::from_str::<Settings>("").unwrap(), Settings::default());
+        let settings: Settings = toml::from_str("path = 'a'\nstrict = true").unwrap();
+        assert_eq!(settings, Settings { path: Some("a".into()), strict: true });
+        assert_eq!(
+            toml::from_str::<Settings>(&toml::to_string(&settings).unwrap()).unwrap(),
+            settings
+        );
+        assert!(toml::from_str::<Settings>("paths = 'a'").is_err());
+    }
+}
