@@ -1,4 +1,24 @@
-//! mse-proxy.
+//! mse-proxy: people reach confidential apps by name on port 443, with TLS that ends inside the
+//! enclave.
+//!
+//! A connection's journey, as [`proxy::session`] tells it:
+//!
+//! ```text
+//! TcpStream --accept--> Session --peek--> Peeked{hello, prefix} --lookup--> Arc<Route>
+//!    --connect--> Connected{backend} --relay--> Relayed --> Outcome --> Record
+//! ```
+//!
+//! The proxy reads the ClientHello and never answers it, finds the route of the name, dials the
+//! backend, replays the same bytes and relays both ways: the client sees the enclave's own
+//! certificate. In reading order, each module knowing only those before it:
+//!
+//! - words: [`hostname`], [`clock`], [`units`], [`nearest`];
+//! - bytes and values without IO: [`endpoint`], [`wire`];
+//! - facts: [`resolve`], [`outcome`] (every way a session ends), [`routing`] (which route a hello
+//!   takes);
+//! - where routes come from and what the proxy says of itself: [`source`], [`telemetry`];
+//! - reaching out and carrying bytes: [`proxy`];
+//! - putting together: [`reconcile`], [`config`], [`server`], [`cli`].
 
 pub mod cli;
 pub mod clock;

@@ -158,3 +158,72 @@ impl std::fmt::Display for Named<'_> {
         if self.0.len() > NAMED { write!(f, " …") } else { Ok(()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routing::table::table;
+    use crate::source::document::read;
+
+    /// A reconciler, its table, and a way to hand it a document.
+    fn scene() -> (Reconciler, Table) {
+        let (publisher, table) = table();
+        (Reconciler::new(publisher, table.clone()), table)
+    }
+
+    fn say(reconciler: &mut Reconciler, source: &str, text: &str) {
+        let source: Arc<str> = source.into();
+        let document = read(&source, text);
+        assert!(document.faults.is_empty(), "{:?}", document.faults);
+        reconciler.take(RouteSet { source, claims: document.claims, faults: Vec::new() });
+        reconciler.reconcile();
+    }
+
+    fn route(id: &str, host: &str) -> String {
+        format!("[[route]]\nid = \"{id}\"\nhosts = [\"{host}\"]\nbackends = [\"127.0.0.1:1\"]\n")
+    }
+
+    #[test]
+    fn what_did_not_change_is_neither_published_nor_replaced() {
+        let (mut reconciler, table) = scene();
+        say(&mut reconciler, "file", &(route("a", "a.test") + &route("b", "b.test")));
+        let before = table.current();
+        assert_eq!(before.revision, 1);
+        say(&mut reconciler, "file", &(route("a", "a.test") + &route("b", "b.test")));
+        assert_eq!(table.current().revision, 1);
+        say(&mut reconciler, "file", &(route("b", "b.test") + &route("a", "c.test")));
+        let after = table.current();
+        assert_eq!(after.revision, 2);
+        let same = |id| {
+            Arc::ptr_eq(
+                &before.snapshot.by_id(id).unwrap().route,
+                &after.snapshot.by_id(id).unwrap().route,
+            )
+        };
+        assert!(same("b") && !same("a"));
+    }
+
+    #[test]
+    fn an_incumbent_keeps_its_name_against_a_newcomer_from_wherever() {
+        let (mut reconciler, table) = scene();
+        say(&mut reconciler, "z", &route("first", "a.test"));
+        // The other source comes first by name, and still does not take what is in force.
+        say(&mut reconciler, "a", &route("second", "a.test"));
+        let snapshot = table.current().snapshot;
+        assert!(snapshot.by_id("first").is_some() && snapshot.by_id("second").is_none());
+        assert_eq!(reconciler.reports().borrow().conflicts.len(), 1);
+        // When the incumbent goes, the other one may have the name.
+        say(&mut reconciler, "z", "");
+        let snapshot = table.current().snapshot;
+        assert!(snapshot.by_id("first").is_none() && snapshot.by_id("second").is_some());
+        assert!(reconciler.reports().borrow().conflicts.is_empty());
+    }
+
+    #[test]
+    fn an_empty_first_set_is_published_too() {
+        let (mut reconciler, table) = scene();
+        say(&mut reconciler, "file", "");
+        assert_eq!(table.current().revision, 1);
+        assert_eq!(reconciler.reports().borrow().sources, 1);
+    }
+}

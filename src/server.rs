@@ -29,7 +29,7 @@ use crate::proxy::connections::Ledger;
 use crate::proxy::drain::{self, drain};
 use crate::proxy::limits::Limits;
 use crate::proxy::listener::{ListenError, listen};
-use crate::proxy::retire::{follow, keep_time};
+use crate::proxy::retire::{Policy, retire};
 use crate::proxy::session::House;
 use crate::reconcile::{Reconciler, Report};
 use crate::resolve::SystemResolver;
@@ -104,9 +104,8 @@ pub async fn start(
         sources += 1;
         control.spawn(source.run(sets));
     }
-    let (policy, patience) = (config.routes.on_remove, config.drain.timeout.0);
-    control.spawn(follow(Arc::clone(&ledger), table.clone(), policy, patience));
-    control.spawn(keep_time(Arc::clone(&ledger), Arc::clone(&clock)));
+    let policy = Policy { on_remove: config.routes.on_remove, drain: config.drain.timeout.0 };
+    control.spawn(retire(Arc::clone(&ledger), table.clone(), Arc::clone(&clock), policy));
     let (fresh, all) = (names.clone(), table.clone());
     control.spawn(async move { fresh.keep_fresh(all, SystemResolver).await });
     if sources == 0 {

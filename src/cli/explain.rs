@@ -29,7 +29,7 @@ pub(super) struct Arguments {
     /// The protocols that it offers, in its order.
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     alpn: Vec<String>,
-    /// Where it comes from.
+    /// Where it comes from. No rule depends on it yet; the answer repeats it.
     #[arg(long, value_name = "IP")]
     from: Option<IpAddr>,
     /// When it comes: an RFC 3339 time, or from now, as +2h.
@@ -78,7 +78,8 @@ pub(super) fn run(arguments: &Arguments, style: Style, format: Format) -> Status
         Some(At::In(period)) => clock_now.saturating_add(period).unwrap_or(Timestamp::MAX),
     };
     let alpn = Alpn::from_names(arguments.alpn.iter().map(String::as_bytes));
-    let answer = Answer::new(&arguments.host, &alpn, at, &snapshot);
+    let mut answer = Answer::new(&arguments.host, &alpn, at, &snapshot);
+    answer.from = arguments.from;
     print(&match format {
         Format::Json => format!("{}\n", answer.json(&snapshot)),
         Format::Table => answer.prose(&snapshot, style),
@@ -89,6 +90,7 @@ pub(super) fn run(arguments: &Arguments, style: Style, format: Format) -> Status
 /// What would happen; no outcome means that the client is let through.
 struct Answer {
     host: String,
+    from: Option<IpAddr>,
     at: Timestamp,
     outcome: Option<Outcome>,
     why: Option<String>,
@@ -99,6 +101,7 @@ impl Answer {
     fn new(host: &str, alpn: &Alpn, at: Timestamp, snapshot: &Snapshot) -> Self {
         let refused = |outcome, why: String, route| Self {
             host: host.to_owned(),
+            from: None,
             at,
             outcome: Some(outcome),
             why: Some(why),
@@ -114,6 +117,7 @@ impl Answer {
         match snapshot.lookup(&name, alpn, at) {
             Ok(route) => Self {
                 host: name.to_string(),
+                from: None,
                 at,
                 outcome: None,
                 why: None,
@@ -163,6 +167,9 @@ impl Answer {
                 None => line("until", "no end date".to_owned()),
             }
         }
+        if let Some(from) = self.from {
+            line("from", from.to_string());
+        }
         line("at", self.at.to_string());
         text
     }
@@ -181,6 +188,7 @@ impl Answer {
         });
         json!({
             "host": self.host,
+            "from": self.from,
             "at": self.at.to_string(),
             "allowed": self.outcome.is_none(),
             "outcome": self.outcome.map(Outcome::word),

@@ -9,6 +9,7 @@ use super::report::{Style, complain, complain_all};
 use super::{ConfigArgument, Status, demo};
 use crate::clock::SystemClock;
 use crate::config::Config;
+use crate::proxy::descriptors;
 use crate::proxy::listener::ListenError;
 use crate::server::{self, StartError};
 use crate::telemetry::logging;
@@ -34,6 +35,7 @@ pub(super) fn run(arguments: &Arguments, style: Style) -> Status {
         }
     };
     logging::start(&config.log);
+    descriptors::make_room(&config.limits);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")

@@ -1,14 +1,14 @@
 //! The ledger of live connections: who is here, and who has to go.
 //!
 //! Every session holds a [`Handle`] through which it can be ended from outside. Once it has a
-//! route it stands in the ledger under that route's id, in the [`Cohort`] of those that began under
+//! route it stands in the ledger under that route's id, in the cohort of those that began under
 //! the same version of the route. When the table changes, [`Ledger::adopt`] lets cohorts whose
 //! route still leads to the same place go on under the new end date, and retires the others by
 //! policy; [`Ledger::retire_due`] ends whatever is due. The next deadline is read off an ordered
 //! index. Time is an argument; nothing here knows a socket.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use crate::clock::Timestamp;
 use crate::outcome::Outcome;
 use crate::routing::route::Route;
-use crate::routing::snapshot::Snapshot;
+use crate::routing::table::Revised;
 
 /// What happens to the live connections of a route that is removed or leads elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -116,6 +116,8 @@ pub struct Ledger {
     groups: DashMap<Arc<str>, Group>,
     deadlines: Mutex<Deadlines>,
     deadline_set: Notify,
+    /// The revision that live sessions were judged by.
+    adopted: AtomicU64,
     open: AtomicUsize,
     emptied: Notify,
     default_max: u32,
@@ -149,6 +151,7 @@ impl Ledger {
             groups: DashMap::new(),
             deadlines: Mutex::default(),
             deadline_set: Notify::new(),
+            adopted: AtomicU64::new(0),
             open: AtomicUsize::new(0),
             emptied: Notify::new(),
             default_max,
@@ -197,18 +200,15 @@ impl Ledger {
 
     /// Judges the live sessions by a table that was just published. Costs a step for each route
     /// that has live sessions. Gives the number of sessions whose route was taken away.
-    pub fn adopt(
-        &self,
-        snapshot: &Snapshot,
-        policy: OnRemove,
-        drain: Duration,
-        now: Instant,
-    ) -> usize {
+    pub fn adopt(&self, table: &Revised, policy: OnRemove, drain: Duration, now: Instant) -> usize {
+        if self.adopted.swap(table.revision, Ordering::AcqRel) >= table.revision {
+            return 0;
+        }
         let mut taken_away = 0;
         for mut entry in self.groups.iter_mut() {
             let (id, group) = entry.pair_mut();
             let before = deadlines_of(group);
-            let current = snapshot.by_id(id).map(|claim| &claim.route);
+            let current = table.snapshot.by_id(id).map(|claim| &claim.route);
             for cohort in &mut group.cohorts {
                 match current {
                     Some(route) if cohort.route.leads_like(route) => {
@@ -221,7 +221,7 @@ impl Ledger {
                         match policy {
                             OnRemove::Keep => {}
                             OnRemove::Drain => cohort.leaving = Some(now + drain),
-                            OnRemove::Cut => retire(cohort, Outcome::RouteRemoved),
+                            OnRemove::Cut => cohort.leaving = Some(now),
                         }
                     }
                 }
@@ -399,5 +399,140 @@ impl Drop for Entry {
         if self.ledger.open.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.ledger.emptied.notify_waiters();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routing::route::{Claim, Lifetime, Mode, Origin};
+    use crate::routing::snapshot::Snapshot;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn route(id: &str, backend: &str, end: Option<i64>) -> Arc<Route> {
+        Arc::new(Route {
+            id: id.into(),
+            hosts: Box::new([id.parse().unwrap()]),
+            backends: Box::new([backend.parse().unwrap()]),
+            lifetime: Lifetime { expires_at: end.map(at), ..Lifetime::default() },
+            app: None,
+            mode: Mode::Passthrough,
+            alpn: Box::default(),
+            refusal: None,
+            max_connections: 0,
+        })
+    }
+
+    fn table(revision: u64, routes: &[&Arc<Route>]) -> Revised {
+        let origin = Origin { source: "test".into(), line: 0, column: 0 };
+        let claims =
+            routes.iter().map(|route| Claim { route: Arc::clone(route), origin: origin.clone() });
+        Revised { revision, snapshot: Arc::new(Snapshot::build(claims).0) }
+    }
+
+    fn enter(ledger: &Arc<Ledger>, session: u64, route: &Arc<Route>) -> Entry {
+        let mut entry = ledger.enter(session);
+        entry.take_route(route).unwrap();
+        entry
+    }
+
+    const DRAIN: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn ten_thousand_sessions_of_one_route_end_together_and_leave_nothing_behind() {
+        let ledger = Arc::new(Ledger::new(0));
+        let (ending, staying) =
+            (route("a.test", "127.0.0.1:1", Some(100)), route("b.test", "127.0.0.1:1", None));
+        let mut entries: Vec<_> = (0..10_000).map(|n| enter(&ledger, n, &ending)).collect();
+        let other = enter(&ledger, 10_000, &staying);
+        let now = Instant::now();
+        assert_eq!(ledger.retire_due(at(99), now), 0);
+        assert_eq!(ledger.retire_due(at(100), now), 10_000);
+        assert_eq!(ledger.retire_due(at(101), now), 0, "each is ended once");
+        assert!(
+            entries.iter().all(|entry| entry.handle().retired() == Some(Outcome::RouteExpired))
+        );
+        assert_eq!(other.handle().retired(), None);
+        assert!(!ledger.has_deadlines());
+        entries.clear();
+        drop(other);
+        assert_eq!(ledger.open(), 0);
+        assert!(ledger.groups.is_empty() && ledger.nameless.is_empty());
+    }
+
+    #[test]
+    fn a_newer_version_of_a_route_moves_the_end_of_its_sessions() {
+        let ledger = Arc::new(Ledger::new(0));
+        let now = Instant::now();
+        let entry = enter(&ledger, 1, &route("a.test", "127.0.0.1:1", Some(100)));
+        let longer = route("a.test", "127.0.0.1:1", Some(200));
+        assert_eq!(ledger.adopt(&table(1, &[&longer]), OnRemove::Cut, DRAIN, now), 0);
+        assert_eq!(ledger.retire_due(at(150), now), 0);
+        let shorter = route("a.test", "127.0.0.1:1", Some(150));
+        ledger.adopt(&table(2, &[&shorter]), OnRemove::Cut, DRAIN, now);
+        assert_eq!(ledger.retire_due(at(150), now), 1);
+        assert_eq!(entry.handle().retired(), Some(Outcome::RouteExpired));
+    }
+
+    #[test]
+    fn a_route_that_leads_elsewhere_retires_its_sessions_by_policy() {
+        let now = Instant::now();
+        for (policy, at_once, later) in
+            [(OnRemove::Keep, 0, 0), (OnRemove::Drain, 0, 1), (OnRemove::Cut, 1, 0)]
+        {
+            let ledger = Arc::new(Ledger::new(0));
+            let old = route("a.test", "127.0.0.1:1", Some(100));
+            let new = route("a.test", "127.0.0.1:2", None);
+            let entry = enter(&ledger, 1, &old);
+            ledger.adopt(&table(1, &[&new]), policy, DRAIN, now);
+            // One that begins under the new version is none of the policy's business.
+            let fresh = enter(&ledger, 2, &new);
+            assert_eq!(ledger.retire_due(at(0), now), at_once, "{policy:?}");
+            assert_eq!(ledger.retire_due(at(0), now + DRAIN), later, "{policy:?}");
+            assert_eq!(fresh.handle().retired(), None);
+            if policy == OnRemove::Keep {
+                assert_eq!(ledger.retire_due(at(100), now), 1, "the last known end still holds");
+                assert_eq!(entry.handle().retired(), Some(Outcome::RouteExpired));
+            }
+        }
+    }
+
+    #[test]
+    fn sessions_that_leave_are_spared_when_their_route_comes_back() {
+        let ledger = Arc::new(Ledger::new(0));
+        let now = Instant::now();
+        let there = route("a.test", "127.0.0.1:1", None);
+        let entry = enter(&ledger, 1, &there);
+        assert_eq!(ledger.adopt(&table(1, &[]), OnRemove::Drain, DRAIN, now), 1);
+        assert!(ledger.has_deadlines());
+        ledger.adopt(&table(2, &[&there]), OnRemove::Drain, DRAIN, now);
+        assert!(!ledger.has_deadlines());
+        assert_eq!(ledger.retire_due(at(0), now + DRAIN), 0);
+        assert_eq!(entry.handle().retired(), None);
+    }
+
+    #[test]
+    fn an_older_table_changes_nothing_any_more() {
+        let ledger = Arc::new(Ledger::new(0));
+        let there = route("a.test", "127.0.0.1:1", None);
+        let _entry = enter(&ledger, 1, &there);
+        let now = Instant::now();
+        ledger.adopt(&table(5, &[&there]), OnRemove::Cut, DRAIN, now);
+        assert_eq!(ledger.adopt(&table(4, &[]), OnRemove::Cut, DRAIN, now), 0);
+        assert_eq!(ledger.retire_due(at(0), now), 0);
+    }
+
+    #[test]
+    fn a_route_takes_as_many_sessions_as_it_may() {
+        let ledger = Arc::new(Ledger::new(2));
+        let route = route("a.test", "127.0.0.1:1", None);
+        let held = [enter(&ledger, 1, &route), enter(&ledger, 2, &route)];
+        assert_eq!(ledger.enter(3).take_route(&route), Err(RouteFull));
+        drop(held);
+        assert!(ledger.enter(4).take_route(&route).is_ok());
+        assert_eq!(ledger.open(), 0);
     }
 }

@@ -92,22 +92,22 @@ struct Counts {
 #[derive(Debug)]
 pub struct Limits {
     settings: Settings,
+    /// As many as there may be connections, and the reserve.
     slots: Arc<Semaphore>,
-    reserve: Arc<Semaphore>,
+    open: AtomicUsize,
     pending: AtomicUsize,
     /// Entries leave with their last connection, so it never outgrows the slots. The keys are
     /// chosen by strangers: std's keyed hash.
     sources: DashMap<Source, Counts>,
 }
 
-/// A slot for one connection, taken before it is accepted.
+/// A slot for one connection, taken before it is accepted. Whether the connection is within the
+/// limit is only judged afterwards: a worker that waits for a client must not hold back a place
+/// that another worker's client could have.
 #[derive(Debug)]
-pub enum Slot {
-    /// One of `limits.connections`.
-    Within(OwnedSemaphorePermit),
-    /// Over the limit: good only for saying so.
-    Over(OwnedSemaphorePermit),
-}
+pub struct Slot(
+    #[expect(dead_code, reason = "held, and given back by dropping it")] OwnedSemaphorePermit,
+);
 
 /// What a connection holds while it has shown no name. Dropping it gives everything back;
 /// [`Pending::named`] keeps what a named connection goes on holding.
@@ -129,36 +129,29 @@ impl Limits {
     /// Counters at zero.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
+        let slots = (settings.connections.count() + RESERVE).min(Semaphore::MAX_PERMITS);
         Self {
-            slots: Arc::new(Semaphore::new(settings.connections.count())),
-            reserve: Arc::new(Semaphore::new(RESERVE)),
+            slots: Arc::new(Semaphore::new(slots)),
+            open: AtomicUsize::new(0),
             pending: AtomicUsize::new(0),
             sources: DashMap::new(),
             settings,
         }
     }
 
-    /// Waits for a slot: one of the limit's, or else of the reserve.
+    /// Waits for a slot.
     pub async fn slot(&self) -> Slot {
-        if let Some(slot) = self.try_slot() {
-            return slot;
-        }
-        let within = Arc::clone(&self.slots).acquire_owned();
-        let over = Arc::clone(&self.reserve).acquire_owned();
-        // Neither semaphore is ever closed; were it, waiting for ever is the safe answer.
-        tokio::select! {
-            biased;
-            Ok(permit) = within => Slot::Within(permit),
-            Ok(permit) = over => Slot::Over(permit),
-            else => std::future::pending().await,
+        match Arc::clone(&self.slots).acquire_owned().await {
+            Ok(permit) => Slot(permit),
+            // The semaphore is never closed; were it, waiting for ever is the safe answer.
+            Err(_) => std::future::pending().await,
         }
     }
 
     /// Takes a slot if there is one.
     #[must_use]
     pub fn try_slot(&self) -> Option<Slot> {
-        let within = Arc::clone(&self.slots).try_acquire_owned().map(Slot::Within);
-        within.or_else(|_| Arc::clone(&self.reserve).try_acquire_owned().map(Slot::Over)).ok()
+        Arc::clone(&self.slots).try_acquire_owned().map(Slot).ok()
     }
 
     /// Admits a connection that was just accepted from `address`.
@@ -170,17 +163,17 @@ impl Limits {
         slot: Slot,
         address: IpAddr,
     ) -> Result<Pending, (Outcome, Slot)> {
-        if matches!(slot, Slot::Over(_)) {
+        if !take(&self.open, self.settings.connections.count()) {
             return Err((Outcome::LimitConnections, slot));
         }
-        let source = Source::from(address);
-        let most = self.settings.pending_hellos.count();
-        let one_more = |count: usize| (count < most).then_some(count + 1);
-        if self.pending.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).is_err() {
+        if !take(&self.pending, self.settings.pending_hellos.count()) {
+            self.open.fetch_sub(1, Ordering::AcqRel);
             return Err((Outcome::LimitPending, slot));
         }
+        let source = Source::from(address);
         if self.counts_sources() && !self.count_source(source) {
             self.pending.fetch_sub(1, Ordering::AcqRel);
+            self.open.fetch_sub(1, Ordering::AcqRel);
             return Err((Outcome::LimitSource, slot));
         }
         let permit = Permit { limits: Arc::clone(self), source, is_pending: true, _slot: slot };
@@ -211,6 +204,12 @@ impl Limits {
     }
 }
 
+/// Counts one more, if that is not too many.
+fn take(counter: &AtomicUsize, most: usize) -> bool {
+    let one_more = |count: usize| (count < most).then_some(count + 1);
+    counter.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).is_ok()
+}
+
 impl Pending {
     /// The connection has shown its name: it no longer counts as pending.
     #[must_use]
@@ -237,6 +236,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.end_pending();
+        self.limits.open.fetch_sub(1, Ordering::AcqRel);
         if self.limits.counts_sources() {
             if let Some(mut counts) = self.limits.sources.get_mut(&self.source) {
                 counts.open -= 1;
@@ -298,7 +298,7 @@ mod tests {
         assert_eq!(admit(&limits, "192.0.2.2").unwrap_err(), Outcome::LimitConnections);
         let reserve: Vec<_> = std::iter::from_fn(|| limits.try_slot()).collect();
         assert_eq!(reserve.len(), RESERVE);
-        drop(held);
-        assert!(matches!(limits.try_slot(), Some(Slot::Within(_))));
+        drop((held, reserve));
+        assert!(admit(&limits, "192.0.2.2").is_ok());
     }
 }

@@ -8,6 +8,7 @@
 pub mod accept;
 pub mod backend;
 pub mod connections;
+pub mod descriptors;
 pub mod drain;
 pub mod limits;
 pub mod listener;

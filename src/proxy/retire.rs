@@ -1,8 +1,9 @@
 //! Ending sessions as time passes and the table changes.
 //!
-//! Both loops run beside the data path. While any live session has an end to wait for, the time is
-//! looked at every [`TICK`]: that holds the promise of 100 ms, and a wall clock that was set or a
-//! machine that slept is seen at the next look instead of when some timer had been due.
+//! One loop beside the data path does both, so that a route that was prolonged is known to be so
+//! before its old end is judged. While any live session has an end to wait for, the time is looked
+//! at every 40 ms: that holds the promise of 100 ms, and a wall clock that was set or a machine
+//! that slept is seen at the next look instead of when some timer had been due.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +18,28 @@ use crate::routing::table::Table;
 /// How often the time is looked at.
 const TICK: Duration = Duration::from_millis(40);
 
-/// Ends sessions when their time has come. Never returns.
-pub async fn keep_time(ledger: Arc<Ledger>, clock: Arc<dyn Clock>) {
+/// What becomes of sessions whose route is taken away.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    /// The way.
+    pub on_remove: OnRemove,
+    /// How long they may take to finish, where that is the way.
+    pub drain: Duration,
+}
+
+/// Ends sessions whose time has come or whose route was taken away, until the table has no
+/// publisher any more.
+pub async fn retire(ledger: Arc<Ledger>, table: Table, clock: Arc<dyn Clock>, policy: Policy) {
+    let mut changes = table.subscribe();
     let mut steps = StepWatch::new(clock.now(), clock.since_boot());
     loop {
-        ledger.wait_deadline().await;
+        tokio::select! {
+            told = changes.changed() => if told.is_err() { return },
+            () = ledger.wait_deadline() => sleep(TICK).await,
+        }
+        if *changes.borrow_and_update() > 0 {
+            adopt(&ledger, &table, policy);
+        }
         let now = clock.now();
         let retired = ledger.retire_due(now, Instant::now());
         if retired > 0 {
@@ -30,23 +48,16 @@ pub async fn keep_time(ledger: Arc<Ledger>, clock: Arc<dyn Clock>) {
         if let Some(step) = steps.observe(now, clock.since_boot()) {
             warn!(seconds = step.as_secs_f64(), "the wall clock was set");
         }
-        sleep(TICK).await;
     }
 }
 
-/// Lets live sessions follow the table until it has no publisher any more.
-pub async fn follow(ledger: Arc<Ledger>, table: Table, policy: OnRemove, drain: Duration) {
-    let mut changes = table.subscribe();
-    while changes.changed().await.is_ok() {
-        let current = table.current();
-        let count = ledger.adopt(&current.snapshot, policy, drain, Instant::now());
-        if count > 0 {
-            info!(
-                sessions = count,
-                revision = current.revision,
-                policy = ?policy,
-                "the route of live sessions was taken away"
-            );
-        }
+fn adopt(ledger: &Ledger, table: &Table, policy: Policy) {
+    let current = table.current();
+    let now = Instant::now();
+    let sessions = ledger.adopt(&current, policy.on_remove, policy.drain, now);
+    if sessions > 0 {
+        let revision = current.revision;
+        let policy = policy.on_remove;
+        info!(sessions, revision, ?policy, "the route of live sessions was taken away");
     }
 }

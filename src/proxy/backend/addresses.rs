@@ -1,7 +1,7 @@
 //! The last known addresses of backends that are written as names.
 //!
 //! A task beside the data path asks DNS for every name that the table mentions, at once when it
-//! appears and again every [`REFRESH`]; a connection only reads what is known. When DNS fails, the
+//! appears and again every 30 s; a connection only reads what is known. When DNS fails, the
 //! last good answer stays.
 
 use std::collections::HashSet;

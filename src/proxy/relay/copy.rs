@@ -350,3 +350,115 @@ impl Direction {
         self.written += bytes as u64;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::task::JoinHandle;
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+
+    const LIMITS: Limits =
+        Limits { idle: Duration::from_mins(10), half_close: Duration::from_mins(5) };
+
+    struct Scene {
+        client: DuplexStream,
+        backend: DuplexStream,
+        handle: std::sync::Arc<Handle>,
+        relay: JoinHandle<Relayed>,
+    }
+
+    /// A relay between two in-memory streams; time is simulated and costs nothing.
+    fn scene(prefix: &[u8]) -> Scene {
+        let (client, client_side) = duplex(1024);
+        let (backend, backend_side) = duplex(1024);
+        let handle = std::sync::Arc::new(Handle::default());
+        let (prefix, held) = (prefix.to_vec(), std::sync::Arc::clone(&handle));
+        let relay =
+            tokio::spawn(
+                async move { relay(client_side, backend_side, prefix, LIMITS, &held).await },
+            );
+        Scene { client, backend, handle, relay }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_relay_that_moves_lives_for_ever_and_one_that_does_not_is_ended() {
+        let Scene { mut client, mut backend, relay, .. } = scene(b"hello");
+        let began = Instant::now();
+        for _ in 0..100 {
+            sleep(Duration::from_secs(9 * 60 + 59)).await;
+            client.write_all(b"x").await.unwrap();
+            backend.write_all(b"y").await.unwrap();
+        }
+        assert!(!relay.is_finished());
+        let moved = Instant::now();
+        let relayed = relay.await.unwrap();
+        assert_eq!(relayed.end, End::Idle);
+        assert_eq!(moved.elapsed(), LIMITS.idle);
+        assert!(began.elapsed() > Duration::from_hours(16));
+        assert_eq!((relayed.to_backend, relayed.to_client), (105, 100));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn once_one_side_has_finished_the_shorter_limit_holds() {
+        let Scene { client, mut backend, relay, .. } = scene(b"");
+        let (mut client_read, mut client_write) = tokio::io::split(client);
+        sleep(Duration::from_mins(9)).await;
+        client_write.shutdown().await.unwrap();
+        sleep(Duration::from_mins(4)).await;
+        backend.write_all(b"still here").await.unwrap();
+        let moved = Instant::now();
+        let mut read = [0; 10];
+        client_read.read_exact(&mut read).await.unwrap();
+        assert_eq!(relay.await.unwrap().end, End::HalfClosed);
+        assert_eq!(moved.elapsed(), LIMITS.half_close);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_retired_session_ends_at_once_with_the_reason_given_first() {
+        let Scene { handle, relay, client: _client, backend: _backend, .. } = scene(b"hello");
+        advance(Duration::from_secs(1)).await;
+        handle.retire(Outcome::RouteExpired);
+        handle.retire(Outcome::Drained);
+        let relayed = relay.await.unwrap();
+        assert_eq!(Outcome::from(relayed), Outcome::RouteExpired);
+    }
+
+    #[tokio::test]
+    async fn bytes_that_the_sink_does_not_take_stop_the_source() {
+        let Scene { mut client, mut backend, relay, .. } = scene(b"");
+        // 1 KiB fits in each in-memory stream and 64 KiB in the pump; a MiB does not.
+        let sent = vec![7; 1 << 20];
+        let mut given = 0;
+        while let Ok(count) =
+            tokio::time::timeout(Duration::from_millis(100), client.write(&sent)).await
+        {
+            given += count.unwrap();
+        }
+        assert!(given <= buffer::SIZE + 2 * 1024, "{given} bytes went in");
+        let mut received = vec![0; given];
+        backend.read_exact(&mut received).await.unwrap();
+        drop((client, backend));
+        assert_eq!(relay.await.unwrap().to_backend, given as u64);
+    }
+
+    #[tokio::test]
+    async fn what_a_broken_side_said_before_is_delivered_without_a_clean_end() {
+        let mut pump = Direction::new(b"last words".to_vec());
+        pump.source_broke = true;
+        let (mut source, broken) = duplex(64);
+        drop(broken);
+        let (mut sink, mut other) = duplex(64);
+        let step = std::future::poll_fn(|cx| pump.poll(cx, &mut source, &mut sink)).await;
+        assert_eq!(step, Err(Broken::Source));
+        let mut words = [0; 10];
+        other.read_exact(&mut words).await.unwrap();
+        assert_eq!(&words, b"last words");
+        // No FIN was passed on: the sink is still open.
+        let silent = tokio::time::timeout(Duration::from_millis(20), other.read(&mut words)).await;
+        assert!(silent.is_err());
+    }
+}

@@ -1,0 +1,12 @@
+//! The real binary: start, signals, exit status, words for whoever types them wrong.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "in a test a panic is the verdict"
+)]
+
+mod commands;
+mod daemon;
+mod support;
