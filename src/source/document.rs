@@ -1,361 +1,577 @@
 //! `routes.toml`: from text to routes, and to everything that is wrong with it.
 //!
-//! A faulty route is left out whole, with all its faults told at once; the others stay. A text that
-//! is no TOML at all gives no routes, and says so, so that whoever reads it can keep what was good.
-//! Pure: no file, no clock.
+//! A faulty route is left out whole, with all its faults told at once; the others stay. A slip
+//! inside one value (a word without quotes, a 13th month) is a fault of that route alone; any
+//! other breach of TOML means that nobody can say where a route ends, so the text gives no routes
+//! and says so: whoever reads it can keep what was good. Whether two routes claim the same name is
+//! not judged here: that rule has one place, `Snapshot::build`. Pure: no file, no clock.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
-use jiff::SignedDuration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::clock::Timestamp;
-use crate::endpoint::Endpoint;
-use crate::hostname::Pattern;
-use crate::nearest::nearest;
-use crate::routing::route::{Claim, Lifetime, Mode, Route};
+use crate::routing::route::Claim;
 use crate::source::fault::{Fault, FaultKind};
+use crate::source::keys::{self, KEYS, Slips};
+use crate::source::pieces::{MAX_PIECE, Piece, pieces};
 use crate::source::place::Text;
-use crate::units::Period;
-use crate::wire::alert::Answer;
 
-/// The keys of a route.
-const KEYS: [&str; 11] = [
-    "hosts",
-    "backends",
-    "expires_at",
-    "not_before",
-    "grace",
-    "id",
-    "app",
-    "mode",
-    "alpn",
-    "refusal",
-    "max_connections",
-];
-/// Keys that only later versions know. Ignoring them would route what they mean to hold back.
-const LATER_KEYS: [&str; 6] =
-    ["pin", "protocol", "backend_tls", "backend_ca", "backend_name", "client_ca"];
-const MODES: [&str; 2] = ["passthrough", "terminate"];
-/// The longest id or label.
-const MAX_LABEL: usize = 255;
+/// Faults that are kept of one text. Who has more mends them by a program, not one by one.
+const MAX_FAULTS: usize = 1000;
+/// The largest piece in which slips are told apart from worse: the parser keeps over 100 bytes for
+/// each error, and garbage may have one in each byte.
+const MAX_RECOVERED: usize = 1 << 20;
 
 /// What a text says.
 #[derive(Debug, Default)]
 pub struct Document {
-    /// The good routes.
+    /// The good routes, in the order of the text.
     pub claims: Vec<Claim>,
-    /// All that is wrong.
+    /// All that is wrong, in the order of the text.
     pub faults: Vec<Fault>,
-    /// Whether the text is TOML at all.
+    /// Whether the text is TOML at all; if not, it has no routes.
     pub parsed: bool,
 }
-
-type Key<'a> = Spanned<std::borrow::Cow<'a, str>>;
-type Value<'a> = Spanned<DeValue<'a>>;
 
 /// Reads a text; `source` is what its places are told under.
 #[must_use]
 pub fn read(source: &Arc<str>, text: &str) -> Document {
-    let lines = Text::new(source, text);
-    let mut document = Document::default();
-    let table = match DeTable::parse(text) {
-        Ok(table) => table,
-        Err(error) => {
-            let place = lines.place(error.span().unwrap_or(0..0));
-            let kind = FaultKind::Syntax(error.message().trim_end().to_owned());
-            document.faults.push(Fault { place, kind });
-            return document;
-        }
+    let mut reader = Reader {
+        lines: Text::new(source, text),
+        claims: Vec::new(),
+        faults: Vec::new(),
+        untold: 0,
     };
-    document.parsed = true;
-    for (key, value) in table.get_ref() {
-        if key.get_ref() != "route" {
-            let kind = FaultKind::UnknownKey {
-                key: key.get_ref().to_string(),
-                where_: " of a routes file",
-                nearest: nearest(key.get_ref(), ["route"]),
-            };
-            document.faults.push(Fault { place: lines.place(key.span()), kind });
-            continue;
+    let mut breaches = Vec::new();
+    for piece in pieces(text) {
+        match parse(piece) {
+            // What comes behind a breach may be no fault at all, once that is mended.
+            Ok(_) if !breaches.is_empty() => {}
+            Ok((table, slips)) => reader.take(piece.base, &table, &slips),
+            Err(breach) => breaches.push(breach),
         }
+    }
+    let parsed = breaches.is_empty();
+    if !parsed {
+        (reader.claims, reader.faults, reader.untold) = (Vec::new(), Vec::new(), 0);
+        for (span, kind) in breaches {
+            reader.fault(span, kind);
+        }
+    }
+    reader.finish(parsed)
+}
+
+type Parsed<'a> = Spanned<DeTable<'a>>;
+
+fn parse(piece: Piece<'_>) -> Result<(Parsed<'_>, Slips), (Range<usize>, FaultKind)> {
+    let Piece { base, text } = piece;
+    if text.len() > MAX_PIECE {
+        let kind = FaultKind::TooLong { bytes: text.len(), most: MAX_PIECE };
+        return Err((base..base, kind));
+    }
+    let error = match DeTable::parse(text) {
+        Ok(table) => return Ok((table, Slips::new())),
+        Err(error) => error,
+    };
+    let (table, errors) = if text.len() > MAX_RECOVERED {
+        (Parsed::new(0..0, DeTable::new()), vec![error])
+    } else {
+        DeTable::parse_recoverable(text)
+    };
+    let scalars = scalars(&table, text);
+    let mut slips = Slips::new();
+    let mut breach: Option<(Range<usize>, &str)> = None;
+    for error in &errors {
+        let span = error.span().unwrap_or_default();
+        let message = error.message().trim_end();
+        let value = scalars.range(..=span.start).next_back();
+        match value.filter(|(_, end)| span.end <= **end) {
+            Some((start, _)) => drop(slips.entry(*start).or_insert_with(|| message.to_owned())),
+            // One breach draws others behind it: the first is the one to mend.
+            None if breach.as_ref().is_none_or(|(known, _)| span.start < known.start) => {
+                breach = Some((span, message));
+            }
+            None => {}
+        }
+    }
+    match breach {
+        None => Ok((table, slips)),
+        Some((span, message)) => {
+            let span = base + span.start..base + span.end;
+            Err((span, FaultKind::NotToml(message.to_owned())))
+        }
+    }
+}
+
+/// Beginnings and ends of the plain values of all routes, as far as each stands on one line that
+/// ends: a parser that stumbled over one of these has lost nothing behind it.
+fn scalars(table: &Parsed<'_>, text: &str) -> BTreeMap<usize, usize> {
+    let mut found = BTreeMap::new();
+    let mut open: Vec<&Spanned<DeValue<'_>>> = Vec::new();
+    open.extend(table.get_ref().iter().filter(|(key, _)| key.get_ref() == "route").map(|(_, v)| v));
+    while let Some(value) = open.pop() {
         match value.get_ref() {
-            DeValue::Array(routes) => {
-                for route in routes {
-                    read_route(route, &lines, &mut document);
+            DeValue::Array(items) => open.extend(items.iter()),
+            DeValue::Table(entries) => open.extend(entries.iter().map(|(_, value)| value)),
+            _ => {
+                let Range { start, end } = value.span();
+                let is_on_one_line = text.get(start..end).is_some_and(|own| !own.contains('\n'));
+                if is_on_one_line && text.get(end..).is_some_and(|rest| rest.contains('\n')) {
+                    found.insert(start, end);
                 }
             }
-            other => {
-                let kind = wrong_type("route", "a list of tables, each begun by [[route]]", other);
-                document.faults.push(Fault { place: lines.place(key.span()), kind });
-            }
         }
     }
-    document
+    found
 }
 
-fn read_route(value: &Value<'_>, lines: &Text<'_>, document: &mut Document) {
-    let before = document.faults.len();
-    let mut reading = Reading { lines, faults: &mut document.faults, draft: Draft::default() };
-    match value.get_ref() {
-        DeValue::Table(table) => {
-            for (key, value) in table {
-                reading.entry(key, value);
-            }
-            reading.check_whole(value);
-        }
-        other => reading.fault(value, wrong_type("route", "a table", other)),
-    }
-    let draft = reading.draft;
-    if document.faults.len() > before {
-        return;
-    }
-    if let Some(route) = draft.finish() {
-        let origin = lines.origin(value.span().start);
-        document.claims.push(Claim { route: Arc::new(route), origin });
-    }
+struct Reader<'a> {
+    lines: Text<'a>,
+    claims: Vec<Claim>,
+    faults: Vec<Fault>,
+    untold: usize,
 }
 
-/// A route in the making.
-#[derive(Default)]
-struct Draft {
-    hosts: Vec<Pattern>,
-    backends: Vec<Endpoint>,
-    seen_hosts: bool,
-    seen_backends: bool,
-    lifetime: Lifetime,
-    id: Option<Arc<str>>,
-    app: Option<Arc<str>>,
-    mode: Mode,
-    alpn: Vec<Box<[u8]>>,
-    refusal: Option<Answer>,
-    max_connections: u32,
-}
-
-impl Draft {
-    fn finish(self) -> Option<Route> {
-        let id = match self.id {
-            Some(id) => id,
-            None => self.hosts.first()?.to_string().into(),
-        };
-        Some(Route {
-            id,
-            hosts: self.hosts.into(),
-            backends: self.backends.into(),
-            lifetime: self.lifetime,
-            app: self.app,
-            mode: self.mode,
-            alpn: self.alpn.into(),
-            refusal: self.refusal,
-            max_connections: self.max_connections,
-        })
-    }
-}
-
-struct Reading<'a> {
-    lines: &'a Text<'a>,
-    faults: &'a mut Vec<Fault>,
-    draft: Draft,
-}
-
-impl Reading<'_> {
-    fn fault<T>(&mut self, at: &Spanned<T>, kind: FaultKind) {
-        self.faults.push(Fault { place: self.lines.place(at.span()), kind });
-    }
-
-    fn entry(&mut self, key: &Key<'_>, value: &Value<'_>) {
-        match key.get_ref().as_ref() {
-            "hosts" => self.hosts(value),
-            "backends" => self.backends(value),
-            "expires_at" => self.draft.lifetime.expires_at = self.time("expires_at", value),
-            "not_before" => self.draft.lifetime.not_before = self.time("not_before", value),
-            "grace" => self.grace(value),
-            "id" => self.draft.id = self.label("id", value),
-            "app" => self.draft.app = self.label("app", value),
-            "mode" => self.mode(value),
-            "alpn" => self.alpn(value),
-            "refusal" => self.refusal(value),
-            "max_connections" => self.max_connections(value),
-            later if LATER_KEYS.contains(&later) => {
-                self.fault(key, FaultKind::NotSupported(later.to_owned()));
-            }
-            other => {
-                let nearest = nearest(other, KEYS);
-                let key_text = other.to_owned();
-                self.fault(
-                    key,
-                    FaultKind::UnknownKey { key: key_text, where_: " of a route", nearest },
-                );
-            }
+impl Reader<'_> {
+    fn fault(&mut self, span: Range<usize>, kind: FaultKind) {
+        if self.faults.len() < MAX_FAULTS {
+            self.faults.push(Fault { place: self.lines.place(span), kind });
+        } else {
+            self.untold += 1;
         }
     }
 
-    /// What no single key can tell.
-    fn check_whole(&mut self, route: &Value<'_>) {
-        if !self.draft.seen_hosts {
-            let kind =
-                FaultKind::Missing { key: "hosts", example: "hosts = [\"app.example.com\"]" };
-            self.fault(route, kind);
-        }
-        if !self.draft.seen_backends {
-            let kind =
-                FaultKind::Missing { key: "backends", example: "backends = [\"10.1.2.3:27283\"]" };
-            self.fault(route, kind);
-        }
-        let Lifetime { not_before, expires_at, .. } = self.draft.lifetime;
-        if let (Some(start), Some(end)) = (not_before, expires_at)
-            && end <= start
-        {
-            let (start, end) = (start.to_string(), end.to_string());
-            self.fault(route, FaultKind::NeverLive { start, end });
-        }
-    }
-
-    fn text<'v>(&mut self, key: &'static str, value: &'v Value<'_>) -> Option<&'v str> {
-        if let DeValue::String(text) = value.get_ref() {
-            return Some(text);
-        }
-        self.fault(value, wrong_type(key, "a text in quotes", value.get_ref()));
-        None
-    }
-
-    /// The texts of a list that has at least one.
-    fn texts<'v>(
-        &mut self,
-        key: &'static str,
-        value: &'v Value<'_>,
-    ) -> Vec<(&'v Value<'v>, &'v str)> {
-        let DeValue::Array(items) = value.get_ref() else {
-            self.fault(value, wrong_type(key, "a list of texts, as [\"…\"]", value.get_ref()));
-            return Vec::new();
-        };
-        if items.is_empty() {
-            self.fault(value, FaultKind::Empty(key));
-        }
-        items.iter().filter_map(|item| Some((item, self.text(key, item)?))).collect()
-    }
-
-    fn hosts(&mut self, value: &Value<'_>) {
-        self.draft.seen_hosts = true;
-        for (item, text) in self.texts("hosts", value) {
-            match text.parse::<Pattern>() {
-                Ok(pattern) if self.draft.hosts.contains(&pattern) => {
-                    self.fault(item, FaultKind::RepeatedHost(text.to_owned()));
+    fn take(&mut self, base: usize, table: &Parsed<'_>, slips: &Slips) {
+        for (key, value) in table.get_ref() {
+            let kind = match (key.get_ref().as_ref(), value.get_ref()) {
+                ("route", DeValue::Array(routes)) => {
+                    routes.iter().for_each(|route| self.route(base, route, slips));
+                    continue;
                 }
-                Ok(pattern) => self.draft.hosts.push(pattern),
-                Err(why) => self.fault(item, FaultKind::Host { host: text.to_owned(), why }),
-            }
+                ("route", _) => FaultKind::NotAList,
+                (other, _) => match KEYS.iter().find(|known| **known == other) {
+                    Some(key) => FaultKind::StrayKey(key),
+                    None => FaultKind::UnknownTable(other.to_owned()),
+                },
+            };
+            let Range { start, end } = key.span();
+            self.fault(base + start..base + end, kind);
         }
     }
 
-    fn backends(&mut self, value: &Value<'_>) {
-        self.draft.seen_backends = true;
-        for (item, text) in self.texts("backends", value) {
-            match text.parse() {
-                Ok(endpoint) => self.draft.backends.push(endpoint),
-                Err(why) => self.fault(item, FaultKind::Backend { backend: text.to_owned(), why }),
-            }
-        }
-    }
-
-    fn alpn(&mut self, value: &Value<'_>) {
-        for (item, text) in self.texts("alpn", value) {
-            if text.is_empty() || text.len() > usize::from(u8::MAX) {
-                self.fault(item, FaultKind::Protocol);
-            } else if !self.draft.alpn.iter().any(|known| **known == *text.as_bytes()) {
-                self.draft.alpn.push(text.as_bytes().into());
-            }
-        }
-    }
-
-    fn time(&mut self, key: &'static str, value: &Value<'_>) -> Option<Timestamp> {
-        let parsed = match value.get_ref() {
-            DeValue::Datetime(time) => time.to_string().parse(),
-            DeValue::String(text) => text.trim().parse(),
-            other => {
-                let expected = "an instant, as 2026-12-24T18:00:00Z";
-                self.fault(value, wrong_type(key, expected, other));
-                return None;
-            }
+    fn route(&mut self, base: usize, value: &Spanned<DeValue<'_>>, slips: &Slips) {
+        let DeValue::Table(table) = value.get_ref() else {
+            let Range { start, end } = value.span();
+            return self.fault(base + start..base + end, FaultKind::NotAList);
         };
-        parsed.map_err(|_| self.fault(value, FaultKind::Time { key })).ok()
-    }
-
-    fn grace(&mut self, value: &Value<'_>) {
-        let Some(text) = self.text("grace", value) else { return };
-        match text.parse::<Period>() {
-            Ok(period) => {
-                self.draft.lifetime.grace =
-                    SignedDuration::try_from(period.0).unwrap_or(SignedDuration::MAX);
+        let origin = self.lines.origin(base + value.span().start);
+        let whereabouts = |offset: usize| self.lines.origin(base + offset);
+        match keys::read(table, &value.span(), slips, &whereabouts) {
+            Ok(route) => self.claims.push(Claim { route: Arc::new(route), origin }),
+            Err(faults) => {
+                for (span, kind) in faults {
+                    self.fault(base + span.start..base + span.end, kind);
+                }
             }
-            Err(why) => self.fault(value, FaultKind::Period { key: "grace", why }),
         }
     }
 
-    fn label(&mut self, key: &'static str, value: &Value<'_>) -> Option<Arc<str>> {
-        let text = self.text(key, value)?;
-        let count = text.chars().count();
-        if count == 0 || count > MAX_LABEL || text.chars().any(char::is_control) {
-            self.fault(value, FaultKind::Label { key });
-            return None;
+    fn finish(mut self, parsed: bool) -> Document {
+        // Keys come out of a table by the alphabet.
+        let position = |fault: &Fault| (fault.place.origin.line, fault.place.origin.column);
+        if !self.faults.is_sorted_by_key(position) {
+            self.faults.sort_by_key(position);
         }
-        Some(text.into())
+        if self.untold > 0 {
+            let end = self.lines.place(usize::MAX..usize::MAX);
+            self.faults.push(Fault { place: end, kind: FaultKind::Untold(self.untold) });
+        }
+        Document { claims: self.claims, faults: self.faults, parsed }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::endpoint::Endpoint;
+    use crate::routing::route::{Mode, Route};
+    use crate::wire::alert::Answer;
+    use proptest::prelude::*;
+    use std::fmt::Write as _;
+
+    fn reading(text: &str) -> Document {
+        read(&"r.toml".into(), text)
     }
 
-    fn mode(&mut self, value: &Value<'_>) {
-        let Some(text) = self.text("mode", value) else { return };
-        match text {
-            "passthrough" => self.draft.mode = Mode::Passthrough,
-            "terminate" => {
-                self.fault(value, FaultKind::NotSupported("mode = \"terminate\"".to_owned()));
-            }
-            other => self.word("mode", other, &MODES, value),
+    fn told(document: &Document) -> Vec<String> {
+        let told = |fault: &Fault| format!("{}: {}", fault.place.origin, fault.kind);
+        document.faults.iter().map(told).collect()
+    }
+
+    const FULL: &str = r#"# a comment
+[[route]]
+hosts      = ["Shop.Example.com", "*.shop.example.com", "**.bücher.example"]
+backends   = ["10.1.2.3:27283", "[2001:db8::1]:443", "app.internal:8443", "unix:/run/app.sock"]
+expires_at = 2026-12-24 01:00:00.5+01:00
+not_before = "2026-11-24T00:00:00Z"
+grace      = "1h 30m"
+id         = "shop"
+app        = "project/name"
+mode       = "passthrough"
+alpn       = ["acme-tls/1"]
+refusal    = "close_notify"
+max_connections = 1_000
+
+[[route]]
+backends = ["10.1.2.4:1"]
+hosts = ["**.plain.test"]
+"#;
+
+    #[test]
+    fn every_key_is_read() {
+        let document = reading(FULL);
+        assert_eq!(told(&document), Vec::<String>::new());
+        assert!(document.parsed);
+        let [full, plain] = document.claims.as_slice() else { panic!("{:?}", document.claims) };
+        assert_eq!(full.origin.to_string(), "r.toml:2:1");
+        let Route { id, hosts, backends, lifetime, app, mode, alpn, refusal, max_connections } =
+            &*full.route;
+        assert_eq!(
+            (&**id, app.as_deref(), *mode),
+            ("shop", Some("project/name"), Mode::Passthrough)
+        );
+        let hosts: Vec<_> = hosts.iter().map(ToString::to_string).collect();
+        assert_eq!(hosts, ["shop.example.com", "*.shop.example.com", "**.xn--bcher-kva.example"]);
+        let backends: Vec<_> = backends.iter().map(Endpoint::to_string).collect();
+        let all =
+            ["10.1.2.3:27283", "[2001:db8::1]:443", "app.internal:8443", "unix:/run/app.sock"];
+        assert_eq!(backends, all);
+        let at = |text: &str| Some(text.parse::<Timestamp>().unwrap());
+        assert_eq!(lifetime.expires_at, at("2026-12-24T00:00:00.5Z"));
+        assert_eq!(lifetime.not_before, at("2026-11-24T00:00:00Z"));
+        assert_eq!(lifetime.grace.as_secs(), 5400);
+        assert_eq!(alpn.iter().map(|name| &**name).collect::<Vec<_>>(), [b"acme-tls/1"]);
+        assert_eq!((*refusal, *max_connections), (Some(Answer::CloseNotify), 1000));
+        assert_eq!(
+            (&*plain.route.id, plain.origin.to_string()),
+            ("**.plain.test", "r.toml:15:1".into())
+        );
+    }
+
+    #[test]
+    fn other_spellings_of_the_same_table_are_read() {
+        for (text, origins) in [
+            ("route = [{ hosts = [\"a.test\"], backends = [\"127.0.0.1:1\"] }]", vec!["1:10"]),
+            ("\u{feff}[[route]]\r\nhosts=['a.test']\r\nbackends=['127.0.0.1:1']\r\n", vec!["1:2"]),
+            ("[[ \"route\" ]]\nhosts=['a.test']\nbackends=['127.0.0.1:1']", vec!["1:1"]),
+            ("# nothing\n", vec![]),
+            ("", vec![]),
+            ("route = []", vec![]),
+        ] {
+            let document = reading(text);
+            assert_eq!(told(&document), Vec::<String>::new(), "{text}");
+            let found: Vec<_> =
+                document.claims.iter().map(|claim| claim.origin.to_string()).collect();
+            let origins: Vec<_> = origins.iter().map(|origin| format!("r.toml:{origin}")).collect();
+            assert_eq!(found, origins);
+            assert!(document.parsed);
         }
     }
 
-    fn refusal(&mut self, value: &Value<'_>) {
-        let Some(text) = self.text("refusal", value) else { return };
-        match Answer::from_word(text) {
-            Some(answer) => self.draft.refusal = Some(answer),
-            None => self.word("refusal", text, &Answer::WORDS, value),
+    /// A line put into an otherwise good route (at line 4), and what is told of it.
+    const BAD_LINES: &[(&str, &str, &str)] = &[
+        (
+            "expire_at = 2026-12-24T00:00:00Z",
+            "4:1",
+            "not a key of a route; did you mean `expires_at`?",
+        ),
+        ("\"HOSTS \" = []", "4:1", "`HOSTS ` is not a key of a route; did you mean `hosts`?"),
+        (
+            "colour = 1",
+            "4:1",
+            "`colour` is not a key of a route; allowed: hosts, backends, expires_at",
+        ),
+        ("pin = \"sha256:00\"", "4:1", "`pin` is not supported by this version of mse-proxy"),
+        ("client_ca = \"x\"", "4:1", "`client_ca` is not supported by this version"),
+        ("mode = \"terminate\"", "4:8", "mode = \"terminate\" is not supported by this version"),
+        ("mode = \"passtrough\"", "4:8", "`passtrough` is not a mode; did you mean `passthrough`?"),
+        ("mode = \"tcp\"", "4:8", "`tcp` is not a mode; allowed: passthrough"),
+        (
+            "mode = passthrough",
+            "4:8",
+            "the value of `mode` is no TOML: string values must be quoted",
+        ),
+        (
+            "refusal = \"reset\"",
+            "4:11",
+            "`reset` is not a refusal; allowed: close, close_notify, alert",
+        ),
+        ("refusal = \"close-notify\"", "4:11", "did you mean `close_notify`?"),
+        ("refusal = true", "4:11", "`refusal` must be a text in quotes, not true or false"),
+        ("expires_at = 2026-12-24T00:00:00", "4:14", "write 2026-12-24T00:00:00Z for UTC"),
+        ("expires_at = \"2026-12-24 00:00:00\"", "4:14", "the offset is missing"),
+        ("expires_at = 2026-12-24", "4:14", "the time of day is missing"),
+        ("expires_at = 18:00:00", "4:14", "the date is missing"),
+        ("expires_at = 2026-13-24T00:00:00Z", "4:14", "the value of `expires_at` is no TOML: "),
+        ("expires_at = 26-12-24T00:00:00Z", "4:14", "four-digit year"),
+        ("expires_at = \"soon\"", "4:14", "write it as 2026-12-24T18:00:00Z"),
+        (
+            "expires_at = 1798135200",
+            "4:14",
+            "must be an instant, as 2026-12-24T18:00:00Z, not a number",
+        ),
+        ("expires_at = ", "4:14", "the value of `expires_at` is no TOML"),
+        ("grace = \"5\"", "4:9", "`grace`: not a length of time"),
+        ("grace = 5", "4:9", "`grace` must be a text in quotes, not a number"),
+        ("id = \"\"", "4:6", "`id` must be 1 to 256 printable characters"),
+        ("id = \"a\\nb\"", "4:6", "`id` must be 1 to 256 printable characters"),
+        ("id = \"shop", "4:6", "the value of `id` is no TOML: invalid basic string"),
+        ("app = [\"x\"]", "4:7", "`app` must be a text in quotes, not a list"),
+        ("alpn = \"h2\"", "4:8", "`alpn` must be a list of texts in quotes"),
+        ("alpn = []", "4:8", "`alpn` is empty; give at least one, as [\"acme-tls/1\"]"),
+        ("alpn = [\"h2\", \"\"]", "4:15", "1 to 255 bytes"),
+        ("max_connections = -1", "4:19", "must be a whole number from 0 to 4294967295"),
+        ("max_connections = 4294967296", "4:19", "must be a whole number"),
+        ("max_connections = 1.5", "4:19", "must be a whole number"),
+        ("max_connections = \"5\"", "4:19", "must be a whole number"),
+        ("[route.more]", "4:8", "`more` is not a key of a route; did you mean `mode`?"),
+    ];
+
+    #[test]
+    fn a_bad_key_or_value_is_told_at_its_place_and_costs_its_route_alone() {
+        for (line, at, words) in BAD_LINES {
+            let route = |name: &str, line: &str| {
+                let known = "backends = [\"10.1.2.3:1\"]";
+                format!("[[route]]\nhosts = [\"{name}.test\"]\n{known}\n{line}\n\n")
+            };
+            let document = reading(&(route("bad", line) + &route("good", "")));
+            let told = told(&document);
+            assert_eq!(told.len(), 1, "{line}: {told:?}");
+            assert!(told[0].starts_with(&format!("r.toml:{at}: ")), "{line}: {told:?}");
+            assert!(told[0].contains(words), "{line}: {told:?}");
+            assert_eq!(document.faults[0].place.line_text, *line);
+            let ids: Vec<_> = document.claims.iter().map(|claim| &*claim.route.id).collect();
+            assert_eq!(ids, ["good.test"], "{line}");
+            assert!(document.parsed);
         }
     }
 
-    fn word(
-        &mut self,
-        key: &'static str,
-        word: &str,
-        allowed: &'static [&'static str],
-        value: &Value<'_>,
-    ) {
-        let nearest = nearest(word, allowed.iter().copied());
-        self.fault(value, FaultKind::Word { key, word: word.to_owned(), allowed, nearest });
+    #[test]
+    fn bad_hosts_and_backends_are_told_each_at_its_place() {
+        let text = r#"[[route]]
+hosts = ["a.test", "a.*.test", 5, "10.1.2.3", "A.TEST.",
+  "https://b.test", ""]
+backends = ["10.1.2.3", "x:y:1", "0.0.0.0:1", "unix:rel"]
+[[route]]
+hosts = []
+backends = []
+[[route]]
+hosts = "a.test"
+backends = { a = 1 }
+[[route]]
+id = "neither"
+"#;
+        let document = reading(text);
+        let expected = [
+            "2:20: `a.*.test` is not a host: `*` is only allowed",
+            "2:32: `hosts` must be a text in quotes, not a number",
+            "2:35: `10.1.2.3` is not a host: an IP address",
+            "2:47: `a.test` is already listed at r.toml:2:10",
+            "3:3: `https://b.test` is not a host: `:` at offset 5",
+            "3:21: `` is not a host: the name is empty",
+            "4:13: `10.1.2.3` is not a backend: the port is missing",
+            "4:25: `x:y:1` is not a backend: an IPv6 address needs brackets",
+            "4:34: `0.0.0.0:1` is not a backend: 0.0.0.0 cannot be connected to",
+            "4:47: `unix:rel` is not a backend: a socket path must be absolute",
+            "6:9: `hosts` is empty; give at least one, as [\"app.example.com\"]",
+            "7:12: `backends` is empty; give at least one",
+            "9:9: `hosts` must be a list of texts in quotes, as [\"…\", \"…\"], not a text",
+            "10:12: `backends` must be a list of texts in quotes, as [\"…\", \"…\"], not a table",
+            "11:1: `hosts` is missing; write hosts = [\"app.example.com\"]",
+            "11:1: `backends` is missing; write backends = [\"10.1.2.3:27283\"]",
+        ];
+        let told = told(&document);
+        assert_eq!(told.len(), expected.len(), "{told:#?}");
+        for (told, expected) in told.iter().zip(expected) {
+            assert!(told.starts_with(&format!("r.toml:{expected}")), "{told} / {expected}");
+        }
+        assert_eq!(document.claims, []);
     }
 
-    fn max_connections(&mut self, value: &Value<'_>) {
-        let number = match value.get_ref() {
-            DeValue::Integer(number) => u32::from_str_radix(number.as_str(), number.radix()).ok(),
-            _ => None,
-        };
-        match number {
-            Some(number) => self.draft.max_connections = number,
-            None => self.fault(
-                value,
-                FaultKind::Number { key: "max_connections", least: 0, most: u32::MAX },
+    #[test]
+    fn a_route_that_ends_before_it_begins_is_told_at_its_header() {
+        let text = "\n[[route]]\nhosts = ['a.test']\nbackends = ['10.0.0.1:1']\n\
+                    not_before = 2026-12-24T00:00:00Z\nexpires_at = 2026-12-24T01:00:00+01:00\n";
+        let document = reading(text);
+        assert_eq!(
+            told(&document),
+            ["r.toml:2:1: the route ends at 2026-12-24T00:00:00Z but only begins at \
+              2026-12-24T00:00:00Z: it would never be live"]
+        );
+        assert_eq!(document.faults[0].place.width, 9);
+    }
+
+    #[test]
+    fn what_stands_beside_the_routes_is_told() {
+        let text = "hosts = ['a.test']\nversion = 1\n[[routes]]\n[[route]]\nhosts = ['b.test']\n\
+                    backends = ['10.0.0.1:1']\n";
+        let document = reading(text);
+        let expected = [
+            "r.toml:1:1: `hosts` belongs to a route; write it below a line [[route]]",
+            "r.toml:2:1: `version` is not known here; a routes file has nothing but [[route]] tables",
+            "r.toml:3:3: `routes` is not known here; a routes file has nothing but [[route]] tables",
+        ];
+        assert_eq!(told(&document), expected);
+        assert_eq!(document.claims.len(), 1);
+        for text in ["[route]\nid = 'x'", "route = 5", "route = [5]"] {
+            let document = reading(text);
+            assert!(told(&document)[0].contains("write [[route]], in two pairs"), "{text}");
+            assert!(document.parsed && document.claims.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_breach_of_toml_gives_no_routes_and_is_told_once() {
+        let good = "[[route]]\nhosts = ['a.test']\nbackends = ['10.0.0.1:1']\n";
+        for (breach, at, words) in [
+            ("[[route]\nid = 1\n", "4:9", "unclosed array table"),
+            (
+                "[[route]]\nhosts = ['b.test'\n[[route]]\nhosts = ['c.test']\n",
+                "6:1",
+                "missing comma",
             ),
+            ("[[route]]\nid = 'a' junk\n", "5:10", "unexpected key or value"),
+            ("[[route]]\nid = 'a'\nid = 'b'\n", "6:1", "duplicate key"),
+            ("[[route]]\nid = \"\"\"a\n", "6:1", "invalid multi-line basic string"),
+            ("<<<<<<< HEAD\n", "4:1", "invalid unquoted key"),
+            // What stops in the middle of the last value may stop before many routes.
+            ("[[route]]\nexpires_at = 2026-1", "5:14", ""),
+            ("[[route]]\nhosts", "5:6", "key with no value"),
+        ] {
+            let document = reading(&format!("{good}{breach}"));
+            let told = told(&document);
+            assert_eq!(told.len(), 1, "{breach}: {told:?}");
+            assert!(
+                told[0].starts_with(&format!("r.toml:{at}: this is no TOML: ")),
+                "{breach}: {told:?}"
+            );
+            assert!(told[0].contains(words), "{breach}: {told:?}");
+            assert!(!document.parsed && document.claims.is_empty());
         }
     }
-}
 
-fn wrong_type(key: &'static str, expected: &'static str, found: &DeValue<'_>) -> FaultKind {
-    let found = match found {
-        DeValue::String(_) => "a text",
-        DeValue::Integer(_) | DeValue::Float(_) => "a number",
-        DeValue::Boolean(_) => "true or false",
-        DeValue::Datetime(_) => "a date",
-        DeValue::Array(_) => "a list",
-        DeValue::Table(_) => "a table",
-    };
-    FaultKind::Type { key, expected, found }
+    #[test]
+    fn depth_and_bulk_neither_overflow_nor_stall() {
+        let deep = 100_000;
+        for text in [
+            "[".repeat(deep),
+            format!("a = {}", "[".repeat(deep)),
+            format!("a = {}", "{a=".repeat(deep)),
+            format!("{}b = 1", "a.".repeat(deep)),
+            format!("[{}b]", "a.".repeat(deep)),
+            format!("[[route]]\n{}b = 1", "a.".repeat(deep)),
+            "=".repeat(MAX_RECOVERED + 1),
+            "x".repeat(MAX_PIECE + 1),
+        ] {
+            let document = reading(&text);
+            assert!(!document.parsed && document.claims.is_empty());
+            assert_eq!(document.faults.len(), 1);
+        }
+        let wide = format!("route = [{}]", "{ hosts = [5] }, ".repeat(20_000));
+        let document = reading(&wide);
+        assert_eq!(document.faults.len(), MAX_FAULTS + 1);
+        let last = document.faults.last().unwrap();
+        assert_eq!(last.kind, FaultKind::Untold(40_000 - MAX_FAULTS));
+    }
+
+    #[test]
+    fn a_long_text_is_read_like_a_short_one() {
+        let mut text = String::from("# many\n");
+        for id in 0..3_000 {
+            let hosts = if id % 1_000 == 999 { "[]" } else { "['a.test']" };
+            let _ = writeln!(
+                text,
+                "[[route]]\nid = 'ä{id}'\nhosts = {hosts}\nbackends = ['10.0.0.1:1']"
+            );
+        }
+        assert!(pieces(&text).count() > 2);
+        let document = reading(&text);
+        assert_eq!(document.claims.len(), 2_997);
+        for claim in &document.claims {
+            let id: u32 = claim.route.id.trim_start_matches('ä').parse().unwrap();
+            assert_eq!((claim.origin.line, claim.origin.column), (id * 4 + 2, 1));
+        }
+        let lines: Vec<_> = document.faults.iter().map(|fault| fault.place.origin.line).collect();
+        assert_eq!(lines, [4_000, 8_000, 12_000]);
+        let torn = text.replace("id = 'ä2500'", "id == 1").replace("id = 'ä10'", "id == 1");
+        let document = reading(&torn);
+        assert!(!document.parsed && document.claims.is_empty());
+        let lines: Vec<_> = document.faults.iter().map(|fault| fault.place.origin.line).collect();
+        assert_eq!(lines, [43, 10_003]);
+    }
+
+    #[test]
+    fn a_route_with_very_many_hosts_is_judged_in_time() {
+        let hosts: String = (0..50_000).fold(String::new(), |mut all, id| {
+            let _ = write!(all, "'h{id}.test', ");
+            all
+        });
+        let text = format!("[[route]]\nbackends = ['10.0.0.1:1']\nhosts = [{hosts}'H7.test']\n");
+        let document = reading(&text);
+        assert_eq!(document.faults.len(), 1);
+        assert!(told(&document)[0].ends_with("`h7.test` is already listed at r.toml:3:87"));
+        assert_eq!(reading(&text.replace("H7", "new")).claims[0].route.hosts.len(), 50_001);
+    }
+
+    /// What must hold of whatever is read.
+    fn hold(text: &str) {
+        let document = reading(text);
+        assert!(document.parsed || document.claims.is_empty());
+        assert!(document.parsed || !document.faults.is_empty());
+        let lines = u32::try_from(text.matches('\n').count()).unwrap() + 1;
+        for fault in &document.faults {
+            assert!((1..=lines).contains(&fault.place.origin.line), "{fault:?}");
+            assert!(!fault.kind.to_string().contains(char::is_control), "{fault:?}");
+            assert!(!fault.place.line_text.contains(|c: char| c.is_control() && c != '\t'));
+        }
+        for claim in &document.claims {
+            assert!(!claim.route.hosts.is_empty() && !claim.route.backends.is_empty());
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_text_is_read_without_panic(text in "\\PC{0,200}") {
+            hold(&text);
+        }
+
+        #[test]
+        fn any_toml_like_text_is_read_without_panic(
+            parts in prop::collection::vec(prop::sample::select(vec![
+                "[[route]]", "\n", "hosts", " = ", "[", "]", "'a.test'", ",", "backends", "'10.0.0.1:1'",
+                "expires_at", "2026-12-24T00:00:00Z", "\"\"\"", "'", "\"", "{", "}", ".", "#", "mode",
+                "99999999999999999999", "\u{0}", "\r", "ä", "\\", "grace", "'1h'", "\u{feff}",
+            ]), 0..60),
+        ) {
+            hold(&parts.concat());
+        }
+
+        #[test]
+        fn a_mutated_document_is_read_without_panic(
+            at in 0..FULL.len(),
+            length in 0..40_usize,
+            put in "\\PC{0,8}",
+        ) {
+            let from = FULL.floor_char_boundary(at);
+            let to = FULL.floor_char_boundary((at + length).min(FULL.len()));
+            hold(&format!("{}{put}{}", &FULL[..from], &FULL[to..]));
+            hold(&FULL[..from]);
+        }
+    }
 }

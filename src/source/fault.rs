@@ -1,8 +1,19 @@
-//! What can be wrong with routes as they are written down.
+//! What can be wrong with routes as they are written down, or with the files that hold them.
+//!
+//! A [`Fault`] keeps values; its words come from `Display`: what is wrong, what is allowed, the
+//! nearest valid word, what to do. Whatever was written is shown without control characters and
+//! cut to a readable length, because it ends on terminals and in logs.
+
+use std::fmt::{self, Display, Write as _};
+use std::io;
+
+use rustix::io::Errno;
 
 use crate::endpoint::EndpointError;
 use crate::hostname::HostnameError;
+use crate::routing::route::Origin;
 use crate::routing::snapshot::Conflict;
+use crate::source::instant::NotAnInstant;
 use crate::source::place::Place;
 use crate::units::UnitError;
 
@@ -15,25 +26,51 @@ pub struct Fault {
     pub kind: FaultKind,
 }
 
-/// What is wrong, what is allowed, and what to do.
+/// What is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FaultKind {
     /// The text is no TOML.
-    #[error("{0}")]
-    Syntax(String),
-    /// No such key.
-    #[error("`{key}` is not a key{where_}{}", Meant(*nearest))]
+    #[error(
+        "this is no TOML: {}; until that is mended the whole text is set aside (a running proxy keeps its last good routes)",
+        Shown(_0)
+    )]
+    NotToml(String),
+    /// A value that is no TOML value. The text around it is sound.
+    #[error("the value of `{}` is no TOML: {}", Shown(key), Shown(why))]
+    NotAValue {
+        /// The key.
+        key: String,
+        /// What the TOML parser says.
+        why: String,
+    },
+    /// No such key in a route.
+    #[error(
+        "`{}` is not a key of a route{}",
+        Shown(key),
+        Meant { nearest: *nearest, else_one_of: allowed }
+    )]
     UnknownKey {
         /// What was written.
         key: String,
-        /// Of what it is no key, as " of a route".
-        where_: &'static str,
         /// The nearest key.
         nearest: Option<&'static str>,
+        /// All keys.
+        allowed: &'static [&'static str],
     },
+    /// Something beside the routes.
+    #[error("`{}` is not known here; a routes file has nothing but [[route]] tables", Shown(_0))]
+    UnknownTable(String),
+    /// A route's key outside of every route.
+    #[error("`{0}` belongs to a route; write it below a line [[route]]")]
+    StrayKey(&'static str),
+    /// A `route` that is no list of tables.
+    #[error("write [[route]], in two pairs of brackets, above the keys of each route")]
+    NotAList,
     /// A key or word that a later version knows.
-    #[error("`{0}` is not supported by this version of mse-proxy; the route is left out")]
-    NotSupported(String),
+    #[error(
+        "{0} is not supported by this version of mse-proxy, which therefore leaves the route out"
+    )]
+    NotSupported(&'static str),
     /// A value of another type.
     #[error("`{key}` must be {expected}, not {found}")]
     Type {
@@ -45,18 +82,26 @@ pub enum FaultKind {
         found: &'static str,
     },
     /// A key that every route needs.
-    #[error("`{key}` is missing; write {example}")]
+    #[error("`{key}` is missing; write {key} = [\"{example}\"], for example")]
     Missing {
         /// The key.
         key: &'static str,
-        /// How it looks.
+        /// A value that it takes.
         example: &'static str,
     },
-    /// An empty list or text.
-    #[error("`{0}` is empty; give at least one")]
-    Empty(&'static str),
+    /// An empty list.
+    #[error("`{key}` is empty; give at least one, as [\"{example}\"]")]
+    Empty {
+        /// The key.
+        key: &'static str,
+        /// A value that it takes.
+        example: &'static str,
+    },
     /// A host that is none.
-    #[error("`{host}` is not a host: {why}")]
+    #[error(
+        "`{}` is not a host: {why}; write a name, *.name (one label more) or **.name (any depth)",
+        Shown(host)
+    )]
     Host {
         /// What was written.
         host: String,
@@ -64,31 +109,36 @@ pub enum FaultKind {
         why: HostnameError,
     },
     /// The same host twice in one route.
-    #[error("`{0}` is listed twice")]
-    RepeatedHost(String),
+    #[error("`{}` is already listed at {first}", Shown(host))]
+    RepeatedHost {
+        /// What was written.
+        host: String,
+        /// Where it stands first.
+        first: Origin,
+    },
     /// A backend that is none.
-    #[error("`{backend}` is not a backend: {why}")]
+    #[error("`{}` is not a backend: {}", Shown(backend), Shown(why))]
     Backend {
         /// What was written.
         backend: String,
         /// What is wrong with it.
         why: EndpointError,
     },
-    /// A time without meaning.
-    #[error(
-        "`{key}` must be an instant with its offset, as 2026-12-24T18:00:00Z or 2026-12-24T19:00:00+01:00"
-    )]
+    /// A time that names no instant.
+    #[error("`{key}`: {why}")]
     Time {
         /// The key.
         key: &'static str,
+        /// What is wrong with it.
+        why: NotAnInstant,
     },
     /// A route that could never be live.
-    #[error("the route ends at {end}, not after it begins at {start}: it would never be live")]
+    #[error("the route ends at {end} but only begins at {start}: it would never be live")]
     NeverLive {
         /// Its `not_before`.
-        start: String,
+        start: jiff::Timestamp,
         /// Its `expires_at`.
-        end: String,
+        end: jiff::Timestamp,
     },
     /// A length of time that is none.
     #[error("`{key}`: {why}")]
@@ -99,16 +149,20 @@ pub enum FaultKind {
         why: UnitError,
     },
     /// A word that the key does not take.
-    #[error("`{word}` is not a {key}; allowed: {}{}", allowed.join(", "), Meant(*nearest))]
+    #[error(
+        "`{}` is not a {key}{}",
+        Shown(word),
+        Meant { nearest: *nearest, else_one_of: allowed }
+    )]
     Word {
         /// The key.
         key: &'static str,
         /// What was written.
         word: String,
-        /// What it takes.
-        allowed: &'static [&'static str],
-        /// The nearest of these.
+        /// The nearest that it takes.
         nearest: Option<&'static str>,
+        /// All that it takes.
+        allowed: &'static [&'static str],
     },
     /// A number out of bounds.
     #[error("`{key}` must be a whole number from {least} to {most}")]
@@ -121,47 +175,202 @@ pub enum FaultKind {
         most: u32,
     },
     /// A label that cannot be printed on one line.
-    #[error("`{key}` must be 1 to 255 printable characters")]
+    #[error("`{key}` must be 1 to {most} printable characters")]
     Label {
         /// The key.
         key: &'static str,
+        /// The limit.
+        most: usize,
     },
     /// A protocol name that cannot stand in ALPN.
     #[error("a protocol name has 1 to 255 bytes (RFC 7301), as \"acme-tls/1\"")]
     Protocol,
+    /// More text without a `[[route]]` line than is read at once.
+    #[error(
+        "{bytes} bytes lie between one line [[route]] and the next, {most} are allowed; split the route, or begin each with a line [[route]]"
+    )]
+    TooLong {
+        /// How many there are.
+        bytes: usize,
+        /// The limit.
+        most: usize,
+    },
+    /// More faults than are kept.
+    #[error("{0} more faults are not shown; mend those above first")]
+    Untold(usize),
     /// A route that cannot stand beside another one.
     #[error(transparent)]
-    Conflict(Conflict),
-    /// A file that cannot be read.
-    #[error("cannot be read: {0} (a running proxy keeps its last good routes)")]
-    Unreadable(String),
+    Conflict(#[from] Conflict),
+    /// A file or folder that is not there.
+    #[error("does not exist, or is a link to nothing{}{}", Kept(*kept), remedy(*kept))]
+    Gone {
+        /// How many of its routes stay.
+        kept: usize,
+    },
+    /// A file or folder that cannot be read.
+    #[error("cannot be read: {why}{}", Kept(*kept))]
+    Unreadable {
+        /// What the system says.
+        why: Errno,
+        /// How many of its routes stay.
+        kept: usize,
+    },
+    /// Something with the name of a routes file that is none.
+    #[error("is {found}, not a file with routes{}", Kept(*kept))]
+    NotAFile {
+        /// What it is.
+        found: &'static str,
+        /// How many of its routes stay.
+        kept: usize,
+    },
     /// A file that is not text.
-    #[error("is not UTF-8 from byte {0} on; its last good routes stay")]
-    NotUtf8(usize),
-    /// A file that has no bytes and had some before.
-    #[error(
-        "is empty, which looks half-written: its last good routes stay; to remove every route, leave a comment in the file"
-    )]
-    Hollow,
-    /// A folder without files that had some before.
-    #[error(
-        "has no *.toml any more, which looks like a missing mount: its last good routes stay; to remove every route, leave one file with a comment"
-    )]
-    NoFiles,
+    #[error("is not UTF-8: byte {offset} of the file belongs to no character{}", Kept(*kept))]
+    NotUtf8 {
+        /// Where, from 0.
+        offset: usize,
+        /// How many of its routes stay.
+        kept: usize,
+    },
     /// A file over the limit.
-    #[error("has {size} bytes, {most} are allowed; its last good routes stay")]
+    #[error("has more than the {most} bytes that are allowed{}", Kept(*kept))]
     TooLarge {
-        /// Its size.
-        size: u64,
         /// The limit.
         most: u64,
+        /// How many of its routes stay.
+        kept: usize,
+    },
+    /// A file without a byte that had routes before.
+    #[error("is empty, which looks half-written{}{}", Kept(*kept), remedy(*kept))]
+    Hollow {
+        /// How many of its routes stay.
+        kept: usize,
+    },
+    /// A folder without routes files that had some before.
+    #[error("has no *.toml any more, which looks like a missing mount{}{}", Kept(*kept), remedy(*kept))]
+    NoFiles {
+        /// How many of its routes stay.
+        kept: usize,
+    },
+    /// A set in which no route is good, after one that had some.
+    #[error("not one route is good{}", Kept(*kept))]
+    NoneGood {
+        /// How many routes stay.
+        kept: usize,
+    },
+    /// A set that `routes.strict` keeps out.
+    #[error("has faults, and routes.strict is set: nothing of it applies{}", Kept(*kept))]
+    HeldBack {
+        /// How many routes stay.
+        kept: usize,
     },
 }
 
-struct Meant(Option<&'static str>);
+impl FaultKind {
+    /// What a failure to read means for an operator.
+    #[must_use]
+    pub fn unreadable(error: &io::Error, kept: usize) -> Self {
+        match Errno::from_io_error(error).unwrap_or(Errno::IO) {
+            Errno::NOENT => Self::Gone { kept },
+            why => Self::Unreadable { why, kept },
+        }
+    }
+}
 
-impl std::fmt::Display for Meant {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.map_or(Ok(()), |word| write!(f, "; did you mean `{word}`?"))
+/// What was probably meant, else everything that could have been.
+struct Meant<'a> {
+    nearest: Option<&'static str>,
+    else_one_of: &'a [&'static str],
+}
+
+impl Display for Meant<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.nearest {
+            Some(word) => write!(f, "; did you mean `{word}`?"),
+            None => write!(f, "; allowed: {}", self.else_one_of.join(", ")),
+        }
+    }
+}
+
+/// How many routes are in force in spite of a fault.
+struct Kept(usize);
+
+impl Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            1 => f.write_str("; the last good route stays"),
+            count => write!(f, "; the last good {count} routes stay"),
+        }
+    }
+}
+
+/// What to do where somebody did mean to take everything away.
+const fn remedy(kept: usize) -> &'static str {
+    if kept == 0 { "" } else { " (to remove every route, leave a comment in the file)" }
+}
+
+/// Something that was written, fit for a terminal.
+struct Shown<'a, T>(&'a T);
+
+/// The longest text that is shown of what was written, in characters. Longer than any valid name.
+const MAX_SHOWN: usize = 300;
+
+impl<T: Display> Display for Shown<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut clean = Clean { to: f, left: MAX_SHOWN };
+        match write!(clean, "{}", self.0) {
+            // A text that was cut ends in an error of ours, which is none of the formatter's.
+            Err(_) if clean.left == 0 => f.write_char('…'),
+            outcome => outcome,
+        }
+    }
+}
+
+struct Clean<'a, 'b> {
+    to: &'a mut fmt::Formatter<'b>,
+    left: usize,
+}
+
+impl fmt::Write for Clean<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for letter in text.chars() {
+            self.left = self.left.checked_sub(1).ok_or(fmt::Error)?;
+            if letter.is_control() {
+                write!(self.to, "{}", letter.escape_default())?;
+            } else {
+                self.to.write_char(letter)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_shown_clean_and_short() {
+        let kind = FaultKind::UnknownTable("a\u{1b}[31m\n".to_owned());
+        assert!(kind.to_string().starts_with("`a\\u{1b}[31m\\n` is not known"), "{kind}");
+        let kind = FaultKind::UnknownTable("x".repeat(100_000));
+        assert!(kind.to_string().starts_with(&format!("`{}…` is", "x".repeat(300))), "{kind}");
+        let exact = FaultKind::UnknownTable("x".repeat(300)).to_string();
+        assert!(exact.contains("x` is"), "{exact}");
+    }
+
+    #[test]
+    fn what_stays_is_counted_and_what_to_do_is_said() {
+        assert_eq!(
+            FaultKind::Gone { kept: 0 }.to_string(),
+            "does not exist, or is a link to nothing"
+        );
+        assert_eq!(
+            FaultKind::Hollow { kept: 2 }.to_string(),
+            "is empty, which looks half-written; the last good 2 routes stay (to remove every \
+             route, leave a comment in the file)"
+        );
+        let why = Errno::LOOP;
+        assert!(FaultKind::Unreadable { why, kept: 1 }.to_string().contains("symbolic links"));
     }
 }

@@ -6,7 +6,11 @@
 pub mod document;
 pub mod fault;
 pub mod file;
+mod instant;
+mod keys;
+mod pieces;
 pub mod place;
+mod sheet;
 mod shelf;
 mod watch;
 

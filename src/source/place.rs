@@ -1,5 +1,9 @@
 //! Where in a text something stands, for people.
+//!
+//! Byte spans become lines and columns (in characters, from 1) only for what is told. Asking in
+//! the order of the text costs no more than reading it once, however long its lines are.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -13,7 +17,7 @@ const MAX_LINE: usize = 200;
 pub struct Place {
     /// File, line and column.
     pub origin: Origin,
-    /// The line, or nothing if there is none to show.
+    /// The line, or nothing if there is none to show. It has no control characters but tabs.
     pub line_text: String,
     /// How many characters from the column on are meant.
     pub width: usize,
@@ -39,6 +43,8 @@ pub struct Text<'a> {
     source: Arc<str>,
     content: &'a str,
     line_starts: Vec<usize>,
+    /// The last offset that was asked for, and how many characters stand before it in its line.
+    last: Cell<(usize, usize)>,
 }
 
 impl<'a> Text<'a> {
@@ -47,7 +53,8 @@ impl<'a> Text<'a> {
     pub fn new(source: &Arc<str>, text: &'a str) -> Self {
         let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         let line_starts = std::iter::once(0).chain(breaks.map(|(at, _)| at + 1)).collect();
-        Self { source: Arc::clone(source), content: text, line_starts }
+        let last = Cell::new((0, 0));
+        Self { source: Arc::clone(source), content: text, line_starts, last }
     }
 
     /// The name of its source.
@@ -56,26 +63,43 @@ impl<'a> Text<'a> {
         &self.source
     }
 
-    /// Line and column of a byte offset.
+    /// Line and column of a byte offset; one behind the end is the end.
     #[must_use]
     pub fn origin(&self, offset: usize) -> Origin {
+        let offset = self.content.floor_char_boundary(offset);
         let (line, start) = self.line_of(offset);
-        let before = self.content.get(start..offset).map_or(0, |text| text.chars().count());
+        let (known, known_count) = self.last.get();
+        let (from, count) =
+            if (start..=offset).contains(&known) { (known, known_count) } else { (start, 0) };
+        let count = count + self.content.get(from..offset).map_or(0, |text| text.chars().count());
+        self.last.set((offset, count));
         let number = |count: usize| u32::try_from(count + 1).unwrap_or(u32::MAX);
-        Origin { source: Arc::clone(&self.source), line: number(line), column: number(before) }
+        Origin { source: Arc::clone(&self.source), line: number(line), column: number(count) }
     }
 
     /// The place of a span of bytes; of its first line, if it has several.
     #[must_use]
     pub fn place(&self, span: Range<usize>) -> Place {
         let origin = self.origin(span.start);
-        let (line, start) = self.line_of(span.start);
+        let from = self.content.floor_char_boundary(span.start);
+        let (line, start) = self.line_of(from);
         let end = self.line_starts.get(line + 1).map_or(self.content.len(), |next| next - 1);
         let line_text = self.content.get(start..end).unwrap_or_default().trim_end_matches('\r');
-        let marked = self.content.get(span.start..span.end.min(end)).unwrap_or_default();
+        let to = self.content.floor_char_boundary(span.end).min(start + line_text.len());
+        let marked = self.content.get(from..to).unwrap_or_default();
         let too_long = line_text.chars().nth(MAX_LINE).is_some();
         let shown = if too_long { "" } else { line_text };
-        Place { origin, line_text: shown.to_owned(), width: marked.chars().count() }
+        // One character for one, so that columns hold.
+        let clean = |letter: char| match letter {
+            '\t' => letter,
+            _ if letter.is_control() => char::REPLACEMENT_CHARACTER,
+            _ => letter,
+        };
+        Place {
+            origin,
+            line_text: shown.chars().map(clean).collect(),
+            width: marked.chars().count(),
+        }
     }
 
     fn line_of(&self, offset: usize) -> (usize, usize) {
@@ -97,6 +121,31 @@ mod tests {
         assert_eq!(text.origin(9).to_string(), "a.toml:2:1");
         let place = text.place(12..14);
         assert_eq!((place.origin.to_string().as_str(), place.width), ("a.toml:3:3", 2));
-        assert_eq!(text.place(99..120).origin.line, 3);
+        let place = text.place(99..120);
+        assert_eq!((place.origin.to_string().as_str(), place.width), ("a.toml:3:9", 0));
+        assert_eq!(text.place(0..99).width, 6);
+    }
+
+    #[test]
+    fn columns_are_right_in_whatever_order_they_are_asked_for() {
+        let content = "äöü = [\"ß\", 1]\nx\n\nzä";
+        let offsets: Vec<usize> = (0..=content.len() + 2).collect();
+        let fresh = |at: usize| Text::new(&"a".into(), content).origin(at);
+        let text = Text::new(&"a".into(), content);
+        for &at in offsets.iter().chain(offsets.iter().rev()) {
+            assert_eq!(text.origin(at), fresh(at), "{at}");
+        }
+        for &at in &offsets {
+            assert_eq!(text.origin(at), fresh(at));
+            assert_eq!(text.origin(offsets.len() - at), fresh(offsets.len() - at), "{at}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_shown_without_what_a_terminal_obeys() {
+        let text = Text::new(&"a".into(), "a\u{1b}[0m\tb");
+        assert_eq!(text.place(0..1).line_text, "a\u{fffd}[0m\tb");
+        let long = "x".repeat(MAX_LINE + 1);
+        assert_eq!(Text::new(&"a".into(), &long).place(0..1).line_text, "");
     }
 }

@@ -1,185 +1,120 @@
 //! The route files of one path, and what was last good in each.
 //!
 //! Reading is idempotent: a [`Shelf`] is asked to look again as often as somebody suspects a
-//! change, and opens only files whose fingerprint moved. Nothing here empties the table by
-//! accident: a file that vanished, is unreadable, half-written or no TOML keeps its last good
-//! routes and says so; only a file that is gone from a folder that still has others takes its
-//! routes with it. Blocking: to be called where that is allowed.
+//! change, opens only files whose fingerprint moved and parses only those whose bytes did. Nothing
+//! here empties the table by accident: what vanished, is unreadable, hollow or no TOML keeps its
+//! last good routes and says so; only a file that is gone from a folder that still has others
+//! takes its routes with it. Blocking: to be called where that is allowed.
 
 use std::collections::BTreeMap;
-use std::fs::{self, Metadata};
+use std::ffi::OsStr;
+use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+
+use tracing::info;
 
 use crate::routing::route::Claim;
 use crate::routing::snapshot::Snapshot;
-use crate::source::document;
 use crate::source::fault::{Fault, FaultKind};
 use crate::source::place::Place;
-
-/// A million routes are about 150 MB of text.
-const MAX_SIZE: u64 = 1 << 30;
-/// A file that changed this recently is read again in any case: the next change may fall into the
-/// same tick of the file system's clock.
-const FRESH: Duration = Duration::from_secs(2);
+use crate::source::sheet::Sheet;
 
 /// The route files of one path.
 #[derive(Debug)]
 pub(super) struct Shelf {
     path: PathBuf,
     strict: bool,
-    files: BTreeMap<PathBuf, Sheet>,
-    /// What is wrong with the path itself.
-    faults: Vec<Fault>,
-    /// With `strict`: the last set without a fault.
+    sheets: BTreeMap<PathBuf, Sheet>,
+    /// What was last told to be good.
     last_good: Vec<Claim>,
-}
-
-/// One file.
-#[derive(Debug, Default)]
-struct Sheet {
-    fingerprint: Option<Fingerprint>,
-    claims: Vec<Claim>,
-    faults: Vec<Fault>,
-}
-
-/// What changes when a file does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Fingerprint {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl From<&Metadata> for Fingerprint {
-    fn from(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
 }
 
 impl Shelf {
     pub(super) fn new(path: PathBuf, strict: bool) -> Self {
-        Self { path, strict, files: BTreeMap::new(), faults: Vec::new(), last_good: Vec::new() }
+        Self { path, strict, sheets: BTreeMap::new(), last_good: Vec::new() }
     }
 
     /// Looks at every file, opens those that changed (all of them, if `again`), and tells what is
     /// wanted now.
     pub(super) fn look(&mut self, again: bool) -> (Vec<Claim>, Vec<Fault>) {
-        self.faults.clear();
-        match list(&self.path) {
-            Ok(files)
-                if files.is_empty()
-                    && self.files.values().any(|sheet| !sheet.claims.is_empty()) =>
-            {
-                self.complain(FaultKind::NoFiles);
+        let kept = self.sheets.values().map(|sheet| sheet.claims().len()).sum();
+        let faults = match list(&self.path) {
+            Err(error) => vec![self.fault(FaultKind::unreadable(&error, kept))],
+            Ok(files) if files.is_empty() && kept > 0 => {
+                vec![self.fault(FaultKind::NoFiles { kept })]
             }
             Ok(files) => {
-                self.files.retain(|path, _| files.contains(path));
-                for path in files {
-                    self.files.entry(path.clone()).or_default().look(&path, again);
-                }
+                self.read(&files, again);
+                self.sheets.values().flat_map(Sheet::faults).collect()
             }
-            Err(error) => self.complain(FaultKind::Unreadable(error.to_string())),
-        }
-        self.gather()
+        };
+        let claims: Vec<_> = self.sheets.values().flat_map(Sheet::claims).cloned().collect();
+        self.judge(claims, faults)
     }
 
-    fn complain(&mut self, kind: FaultKind) {
-        let place = Place::of_source(&self.path.display().to_string().into());
-        self.faults.push(Fault { place, kind });
+    /// Reads what is listed and lets go of what is not. `files` are sorted.
+    fn read(&mut self, files: &[PathBuf], again: bool) {
+        self.sheets.retain(|path, sheet| {
+            let stays = files.binary_search(path).is_ok();
+            if !stays {
+                let routes = sheet.claims().len();
+                info!(file = %path.display(), routes, "is gone, and its routes with it");
+            }
+            stays
+        });
+        for path in files {
+            let sheet = self.sheets.entry(path.clone());
+            sheet.or_insert_with(|| Sheet::new(path)).look(path, again);
+        }
     }
 
-    fn gather(&mut self) -> (Vec<Claim>, Vec<Fault>) {
-        let sheets = self.files.values();
-        let claims: Vec<_> = sheets.clone().flat_map(|sheet| &sheet.claims).cloned().collect();
-        let faults = self.faults.iter().chain(sheets.flat_map(|sheet| &sheet.faults));
-        let mut faults: Vec<_> = faults.cloned().collect();
-        if !self.strict {
-            return (claims, faults);
+    /// Decides whether the new set may take the place of the last good one.
+    fn judge(&mut self, claims: Vec<Claim>, mut faults: Vec<Fault>) -> (Vec<Claim>, Vec<Fault>) {
+        if self.strict && faults.is_empty() {
+            let conflicts = Snapshot::build(claims.iter().cloned()).1;
+            faults.extend(conflicts.into_iter().map(|(claim, conflict)| Fault {
+                place: Place::of_origin(&claim.origin),
+                kind: conflict.into(),
+            }));
         }
-        let (_, conflicts) = Snapshot::build(claims.iter().cloned());
-        faults.extend(conflicts.into_iter().map(|(claim, conflict)| Fault {
-            place: Place::of_origin(&claim.origin),
-            kind: FaultKind::Conflict(conflict),
-        }));
-        if faults.is_empty() {
-            self.last_good.clone_from(&claims);
+        let kept = self.last_good.len();
+        if self.strict && !faults.is_empty() {
+            faults.push(self.fault(FaultKind::HeldBack { kept }));
+            return (self.last_good.clone(), faults);
         }
-        (self.last_good.clone(), faults)
+        if claims.is_empty() && kept > 0 && !faults.is_empty() {
+            faults.push(self.fault(FaultKind::NoneGood { kept }));
+            return (self.last_good.clone(), faults);
+        }
+        self.last_good.clone_from(&claims);
+        (claims, faults)
+    }
+
+    fn fault(&self, kind: FaultKind) -> Fault {
+        Fault { place: Place::of_source(&self.path.display().to_string().into()), kind }
     }
 }
 
-/// The files of a path: itself, or the `*.toml` of a folder by name.
+/// The files of a path: itself, or the `*.toml` of a folder, sorted by name.
 fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
     if !fs::metadata(path)?.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
     let mut files = Vec::new();
     for entry in fs::read_dir(path)? {
-        let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if path.extension().is_some_and(|extension| extension == "toml") && !name.starts_with('.') {
-            files.push(path);
+        let name = entry?.file_name();
+        if is_routes_file(&name) {
+            files.push(path.join(name));
         }
     }
     files.sort_unstable();
     Ok(files)
 }
 
-impl Sheet {
-    fn look(&mut self, path: &Path, again: bool) {
-        let source: Arc<str> = path.display().to_string().into();
-        if let Err(kind) = self.try_look(path, &source, again) {
-            // The next look tries again, whatever the fingerprint says then.
-            self.fingerprint = None;
-            self.faults = vec![Fault { place: Place::of_source(&source), kind }];
-        }
-    }
-
-    fn try_look(&mut self, path: &Path, source: &Arc<str>, again: bool) -> Result<(), FaultKind> {
-        let unreadable = |error: io::Error| FaultKind::Unreadable(error.to_string());
-        let metadata = fs::metadata(path).map_err(unreadable)?;
-        if !metadata.is_file() {
-            // Opening a pipe would wait for its writer.
-            return Err(FaultKind::Unreadable("it is no regular file".to_owned()));
-        }
-        let fingerprint = Fingerprint::from(&metadata);
-        if !again && self.fingerprint == Some(fingerprint) && !is_fresh(&metadata) {
-            return Ok(());
-        }
-        if metadata.len() > MAX_SIZE {
-            return Err(FaultKind::TooLarge { size: metadata.len(), most: MAX_SIZE });
-        }
-        let bytes = fs::read(path).map_err(unreadable)?;
-        if bytes.is_empty() && !self.claims.is_empty() {
-            return Err(FaultKind::Hollow);
-        }
-        let text = String::from_utf8(bytes)
-            .map_err(|error| FaultKind::NotUtf8(error.utf8_error().valid_up_to()))?;
-        let read = document::read(source, &text);
-        self.fingerprint = Some(fingerprint);
-        if read.parsed {
-            self.claims = read.claims;
-        }
-        self.faults = read.faults;
-        Ok(())
-    }
-}
-
-fn is_fresh(metadata: &Metadata) -> bool {
-    let changed =
-        SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(metadata.ctime()).unwrap_or(0));
-    // A time in the future (the clock was set back) is fresh as well.
-    SystemTime::now().duration_since(changed).map_or(true, |age| age < FRESH)
+/// Whether a file of a folder is meant to hold routes: not what editors and Kubernetes put beside
+/// it (`.x.toml.swp`, `.#x.toml`, `x.toml~`, `..data`).
+pub(super) fn is_routes_file(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.ends_with(b".toml") && !name.starts_with(b".")
 }

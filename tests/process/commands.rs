@@ -82,7 +82,7 @@ fn check_finds_all_faults_of_routes_at_once() {
         "routes.toml:6:10: `a..b` is not a host: a label of the name is empty",
         "routes.toml:6:18: `-x.test` is not a host",
         "routes.toml:7:13: `127.0.0.1` is not a backend: the port is missing",
-        "routes.toml:8:14: `expires_at` must be an instant with its offset",
+        "routes.toml:8:14: `expires_at`: the time of day is missing; write 2026-01-01T00:00:00Z",
         "routes.toml:9:1: `color` is not a key of a route",
         "routes.toml:19:1: `pin` is not supported by this version",
         "routes.toml:11:1: the id \"good.test\" is already that of the route at",
