@@ -6,7 +6,6 @@
 //! labels below `x`); neither wildcard covers `x` itself. Nothing here knows routes or sockets.
 
 use std::fmt;
-use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 /// The longest name in octets without its trailing dot (RFC 1035 §2.3.4: 255 on the wire).
@@ -50,8 +49,10 @@ pub enum HostnameError {
     /// A label that begins or ends with a hyphen (RFC 5890 §2.3.1).
     #[error("a label begins or ends with a hyphen")]
     EdgeHyphen,
-    /// An IPv4 address where a name belongs (RFC 6066 §3 forbids it in SNI).
-    #[error("an IP address is not a name")]
+    /// An IPv4 address where a name belongs (RFC 6066 §3 forbids it in SNI), or a last label that
+    /// is a number: clients read `127.1` and `a.0x7f` as addresses (WHATWG URL §3.5), and no
+    /// top-level domain is numeric (RFC 3696 §2).
+    #[error("an IP address is not a name, nor is what ends in a number")]
     IpLiteral,
     /// A U-label that IDNA (UTS 46) does not allow.
     #[error("the name is not a valid international name (IDNA)")]
@@ -104,7 +105,7 @@ impl Hostname {
                 return Err(HostnameError::EdgeHyphen);
             }
         }
-        if canonical.parse::<Ipv4Addr>().is_ok() {
+        if canonical.rsplit('.').next().is_some_and(is_number) {
             return Err(HostnameError::IpLiteral);
         }
         Ok(Self(canonical.into_boxed_str()))
@@ -126,6 +127,14 @@ impl Hostname {
 #[must_use]
 pub const fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'
+}
+
+/// Whether a label reads as a number, decimal or hexadecimal, to those who look for addresses.
+fn is_number(label: &str) -> bool {
+    label.bytes().all(|byte| byte.is_ascii_digit())
+        || label
+            .strip_prefix("0x")
+            .is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 impl FromStr for Hostname {
@@ -219,13 +228,14 @@ mod tests {
         assert_eq!(host("bücher.example").as_str(), "xn--bcher-kva.example");
         assert_eq!(host("_dmarc.a_b.test").as_str(), "_dmarc.a_b.test");
         assert_eq!(host("localhost").as_str(), "localhost");
+        assert_eq!(host("127.0.0.1.a1").as_str(), "127.0.0.1.a1");
     }
 
     #[test]
     fn what_is_no_name_is_refused_with_its_reason() {
         let long_label = format!("{}.test", "a".repeat(64));
         let long_name = ["a".repeat(63).as_str(); 4].join(".");
-        let cases: [(&[u8], HostnameError); 14] = [
+        let cases: [(&[u8], HostnameError); 18] = [
             (b"", HostnameError::Empty),
             (b".", HostnameError::Empty),
             (b"..", HostnameError::EmptyLabel),
@@ -237,6 +247,10 @@ mod tests {
             (b"*.a.test", HostnameError::ForbiddenByte { byte: b'*', offset: 0 }),
             (b"-a.test", HostnameError::EdgeHyphen),
             (b"192.0.2.7", HostnameError::IpLiteral),
+            (b"127.1", HostnameError::IpLiteral),
+            (b"a.6.", HostnameError::IpLiteral),
+            (b"a.0x7F", HostnameError::IpLiteral),
+            (b"0x", HostnameError::IpLiteral),
             (b"[::1]", HostnameError::ForbiddenByte { byte: b'[', offset: 0 }),
             (long_label.as_bytes(), HostnameError::LabelTooLong { octets: 64 }),
             (long_name.as_bytes(), HostnameError::TooLong { octets: 255 }),
