@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::source::fault::Fault;
@@ -13,7 +13,7 @@ use crate::source::watch::Watch;
 use crate::source::{RouteSet, Source};
 
 /// The name of this source.
-const NAME: &str = "file";
+pub const NAME: &str = "file";
 
 /// Which routes are read.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -28,13 +28,44 @@ pub struct Settings {
 /// Makes a [`Watched`] read everything again. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Reload {
-    asked: Arc<Notify>,
+    /// How often it was asked for.
+    asked: Arc<watch::Sender<u64>>,
+    told: Arc<watch::Sender<Told>>,
+}
+
+/// The last set that answers somebody who asked.
+#[derive(Debug, Clone, Copy, Default)]
+struct Told {
+    /// Who asked by then is answered.
+    asked: u64,
+    /// Its number among the sets of the source, from 1.
+    number: u64,
 }
 
 impl Reload {
     /// Reads everything again, whether it seems changed or not.
     pub fn now(&self) {
-        self.asked.notify_one();
+        self.ask();
+    }
+
+    /// The same, and waits until what was found is sent on: gives the number of that set among
+    /// all that the source has told. `None` if no source listens.
+    pub async fn read_again(&self) -> Option<u64> {
+        let mut told = self.told.subscribe();
+        let asked = self.ask();
+        tokio::select! {
+            told = told.wait_for(|told| told.asked >= asked) => Some(told.ok()?.number),
+            () = self.asked.closed() => None,
+        }
+    }
+
+    fn ask(&self) -> u64 {
+        let mut asked = 0;
+        self.asked.send_modify(|count| {
+            *count += 1;
+            asked = *count;
+        });
+        asked
     }
 }
 
@@ -43,6 +74,7 @@ impl Reload {
 pub struct Watched {
     shelf: Shelf,
     watch: Watch,
+    asked: watch::Receiver<u64>,
     reload: Reload,
 }
 
@@ -59,16 +91,19 @@ impl Watched {
     pub fn new(settings: &Settings, reload: Reload) -> Option<Self> {
         let path = settings.path.as_ref()?;
         let shelf = Shelf::new(path.clone(), settings.strict);
-        Some(Self { shelf, watch: Watch::new(path), reload })
+        let asked = reload.asked.subscribe();
+        Some(Self { shelf, watch: Watch::new(path), asked, reload })
     }
 }
 
 impl Source for Watched {
     async fn run(self, sets: mpsc::Sender<RouteSet>) {
-        let Self { mut shelf, mut watch, reload } = self;
+        let Self { mut shelf, mut watch, mut asked, reload } = self;
+        let (mut number, mut answered) = (0, None);
         let mut told: Option<RouteSet> = None;
-        let mut again = true;
         loop {
+            let asks = *asked.borrow_and_update();
+            let again = answered != Some(asks);
             // Files may lie on a slow disk or a network: not on a thread that others wait for.
             let looked = tokio::task::spawn_blocking(move || {
                 watch.arm();
@@ -84,15 +119,16 @@ impl Source for Watched {
                 if sets.send(set).await.is_err() {
                     return;
                 }
+                number += 1;
+                answered = Some(asks);
+                reload.told.send_replace(Told { asked: asks, number });
             }
-            again = tokio::select! {
-                () = watch.stirred() => false,
-                () = reload.asked.notified() => {
-                    info!("asked to read the routes again");
-                    true
-                }
+            tokio::select! {
+                () = watch.stirred() => {}
+                // Never an error: the other end is in our own `reload`.
+                _ = asked.changed() => info!("asked to read the routes again"),
                 () = sets.closed() => return,
-            };
+            }
         }
     }
 }
