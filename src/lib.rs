@@ -12,7 +12,7 @@
 //! backend, replays the same bytes and relays both ways: the client sees the enclave's own
 //! certificate. In reading order, each module knowing only those before it:
 //!
-//! - words: [`hostname`], [`clock`], [`units`], [`nearest`];
+//! - words: [`hostname`], [`clock`], [`units`], [`nearest`], [`systemd`];
 //! - bytes and values without IO: [`endpoint`], [`wire`];
 //! - facts: [`resolve`], [`outcome`] (every way a session ends), [`routing`] (which route a hello
 //!   takes);
@@ -33,6 +33,7 @@ pub mod resolve;
 pub mod routing;
 pub mod server;
 pub mod source;
+pub mod systemd;
 pub mod telemetry;
 pub mod units;
 pub mod wire;

@@ -26,6 +26,8 @@ pub struct Report {
     pub revision: u64,
     /// How many sources have told their routes.
     pub sources: usize,
+    /// How many sets each of them has told so far.
+    pub taken: BTreeMap<Arc<str>, u64>,
     /// The claims that could not stand beside others.
     pub conflicts: Vec<(Claim, Conflict)>,
 }
@@ -36,6 +38,7 @@ pub struct Reconciler {
     publisher: Publisher,
     table: Table,
     sets: BTreeMap<Arc<str>, RouteSet>,
+    taken: BTreeMap<Arc<str>, u64>,
     reports: watch::Sender<Report>,
 }
 
@@ -44,7 +47,7 @@ impl Reconciler {
     #[must_use]
     pub fn new(publisher: Publisher, table: Table) -> Self {
         let reports = watch::channel(Report::default()).0;
-        Self { publisher, table, sets: BTreeMap::new(), reports }
+        Self { publisher, table, sets: BTreeMap::new(), taken: BTreeMap::new(), reports }
     }
 
     /// Tells what became of each set.
@@ -65,6 +68,7 @@ impl Reconciler {
     }
 
     fn take(&mut self, set: RouteSet) {
+        *self.taken.entry(Arc::clone(&set.source)).or_default() += 1;
         self.sets.insert(Arc::clone(&set.source), set);
     }
 
@@ -92,7 +96,8 @@ impl Reconciler {
             );
             revision
         };
-        let report = Report { revision, sources: self.sets.len(), conflicts };
+        let taken = self.taken.clone();
+        let report = Report { revision, sources: self.sets.len(), taken, conflicts };
         self.reports.send_replace(report);
     }
 }

@@ -29,6 +29,7 @@ use crate::proxy::connections::Ledger;
 use crate::proxy::drain::{self, drain};
 use crate::proxy::limits::Limits;
 use crate::proxy::listener::{ListenError, listen};
+use crate::proxy::pulse::Pulses;
 use crate::proxy::retire::{Policy, retire};
 use crate::proxy::session::House;
 use crate::reconcile::{Reconciler, Report};
@@ -36,6 +37,7 @@ use crate::resolve::SystemResolver;
 use crate::routing::table::{Table, table};
 use crate::source::file::{self, Reload};
 use crate::source::{RouteSet, Source};
+use crate::systemd;
 use crate::telemetry::access_log::AccessLog;
 
 /// Sets that wait for the reconciler; sources send rarely and may wait.
@@ -62,8 +64,8 @@ pub enum StartError {
 pub struct Running {
     addresses: Vec<SocketAddr>,
     reload: Reload,
-    table: Table,
-    ledger: Arc<Ledger>,
+    reports: watch::Receiver<Report>,
+    vitals: Vitals,
     log: AccessLog,
     drain: drain::Settings,
     stop: watch::Sender<bool>,
@@ -72,8 +74,30 @@ pub struct Running {
     control: JoinSet<()>,
 }
 
-/// Starts a proxy. `fixed` are routes that are known from the start, beside those that the
-/// configuration leads to.
+/// What can be seen of a proxy from outside, also while it stops. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Vitals {
+    /// Its routes.
+    pub table: Table,
+    /// Its live sessions.
+    pub ledger: Arc<Ledger>,
+    /// The loops that have to turn.
+    pub pulses: Pulses,
+    /// Whether it stops.
+    pub stopping: watch::Receiver<bool>,
+}
+
+/// How often the watchdog is fed while it waits: twice may be missed.
+const FEEDS: u32 = 3;
+
+/// How often somebody looks whether the data path turns, if anybody does.
+#[must_use]
+pub fn look_every() -> Option<Duration> {
+    systemd::watchdog().map(|interval| interval / FEEDS)
+}
+
+/// Starts a proxy where the configuration says. `fixed` are routes that are known from the start,
+/// beside those that the configuration leads to.
 ///
 /// # Errors
 /// Whatever keeps it from listening; nothing is left running then.
@@ -82,7 +106,19 @@ pub async fn start(
     clock: Arc<dyn Clock>,
     fixed: Vec<RouteSet>,
 ) -> Result<Running, StartError> {
-    let listeners = listen(&config.listen)?;
+    start_on(listen(&config.listen)?, config, clock, fixed).await
+}
+
+/// Starts a proxy on sockets that already listen.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_on(
+    listeners: Vec<std::net::TcpListener>,
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    fixed: Vec<RouteSet>,
+) -> Result<Running, StartError> {
     let addresses: Vec<_> = listeners.iter().filter_map(|one| one.local_addr().ok()).collect();
     let log = AccessLog::open(&config.log).map_err(StartError::AccessLog)?;
     let (publisher, table) = table();
@@ -115,16 +151,16 @@ pub async fn start(
 
     let (stop, stopping) = watch::channel(false);
     let (close, closing) = watch::channel(false);
+    let pulses = Pulses::new(look_every());
+    let vitals = Vitals { table, ledger: Arc::clone(&ledger), pulses, stopping };
     let plan = Plan {
-        table: table.clone(),
-        ledger: Arc::clone(&ledger),
+        vitals: vitals.clone(),
         limits: Arc::new(Limits::new(config.limits.clone())),
-        dialer: Dialer::new(&config.backend, names, Arc::clone(&ledger)),
+        dialer: Dialer::new(&config.backend, names, ledger),
         clock,
         log: log.clone(),
         numbers: Arc::new(AtomicU64::new(first_number())),
         config: config.clone(),
-        stopping,
         closing,
     };
     let workers = hire(&plan, &listeners).map_err(StartError::Worker)?;
@@ -132,7 +168,7 @@ pub async fn start(
         info!(%address, workers = workers.len(), "listening");
     }
     let drain = config.drain.clone();
-    Ok(Running { addresses, reload, table, ledger, log, drain, stop, close, workers, control })
+    Ok(Running { addresses, reload, reports, vitals, log, drain, stop, close, workers, control })
 }
 
 async fn wait_for_sources(reports: &mut watch::Receiver<Report>, sources: usize) {
@@ -159,23 +195,37 @@ impl Running {
         &self.reload
     }
 
+    /// Reads its routes again, and waits until what was found is in force.
+    pub async fn reload_now(&self) {
+        let Some(number) = self.reload.read_again().await else { return };
+        let is_taken = |report: &Report| report.taken.get(file::NAME) >= Some(&number);
+        // Fails only when the reconciler is gone, and then nothing more will come.
+        let _ = self.reports.clone().wait_for(is_taken).await;
+    }
+
+    /// What can be seen of it, for as long as anybody likes to look.
+    #[must_use]
+    pub fn vitals(&self) -> Vitals {
+        self.vitals.clone()
+    }
+
     /// Its routes.
     #[must_use]
     pub fn table(&self) -> &Table {
-        &self.table
+        &self.vitals.table
     }
 
     /// How many sessions are open.
     #[must_use]
     pub fn open_sessions(&self) -> usize {
-        self.ledger.open()
+        self.vitals.ledger.open()
     }
 
     /// Stops accepting, lets live sessions finish as configured (until `hurry` is ready), cuts the
     /// rest, and writes out every record.
     pub async fn stop(mut self, hurry: impl Future<Output = ()>) {
         self.stop.send_replace(true);
-        drain(&self.ledger, &self.drain, hurry).await;
+        drain(&self.vitals.ledger, &self.drain, hurry).await;
         self.close.send_replace(true);
         let (workers, log) = (std::mem::take(&mut self.workers), self.log.clone());
         let joined = tokio::task::spawn_blocking(move || {
@@ -193,15 +243,13 @@ impl Running {
 /// What every worker is given.
 #[derive(Clone)]
 struct Plan {
-    table: Table,
-    ledger: Arc<Ledger>,
+    vitals: Vitals,
     limits: Arc<Limits>,
     dialer: Dialer,
     clock: Arc<dyn Clock>,
     log: AccessLog,
     numbers: Arc<AtomicU64>,
     config: Config,
-    stopping: watch::Receiver<bool>,
     closing: watch::Receiver<bool>,
 }
 
@@ -215,7 +263,7 @@ fn hire(plan: &Plan, listeners: &[std::net::TcpListener]) -> io::Result<Vec<Join
         let runtime = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name(format!("worker-{number}"))
-            .spawn(move || work(plan, listeners, &runtime.0))?;
+            .spawn(move || work(number, plan, listeners, &runtime.0))?;
         // A worker that cannot start must keep the proxy from starting.
         runtime.1.recv().map_err(io::Error::other)??;
         Ok(thread)
@@ -226,6 +274,7 @@ fn hire(plan: &Plan, listeners: &[std::net::TcpListener]) -> io::Result<Vec<Join
 /// One worker's life. Dropping its runtime ends the sessions that are still there, and each
 /// writes its record then.
 fn work(
+    number: usize,
     plan: Plan,
     listeners: Vec<std::net::TcpListener>,
     started: &std::sync::mpsc::SyncSender<io::Result<()>>,
@@ -242,24 +291,29 @@ fn work(
             Ok(listeners) => listeners,
             Err(error) => return drop(started.send(Err(error))),
         };
-        let _ = started.send(Ok(()));
         let mut closing = plan.closing.clone();
-        let stopping = plan.stopping.clone();
+        let Vitals { pulses, stopping, .. } = plan.vitals.clone();
+        let mut pulse = pulses.join(format!("worker-{number}"));
         let house = Rc::new(plan.house());
         let mut doors = JoinSet::new();
         for listener in listeners {
-            doors.spawn_local(accept(listener, Rc::clone(&house), stopping.clone()));
+            let address = listener.local_addr().map_or_else(|_| "?".into(), |is| is.to_string());
+            let pulse = pulses.join(format!("worker-{number}, accepting on {address}"));
+            doors.spawn_local(accept(listener, Rc::clone(&house), stopping.clone(), pulse));
         }
-        doors.join_all().await;
-        let _ = closing.wait_for(|closing| *closing).await;
+        // Only now, so that whoever looks on from here on sees all of its loops.
+        let _ = started.send(Ok(()));
+        pulse.during(doors.join_all()).await;
+        let _ = pulse.during(closing.wait_for(|closing| *closing)).await;
+        pulse.rest();
     });
 }
 
 impl Plan {
     fn house(self) -> House<Dialer> {
         House {
-            table: self.table.reader(),
-            ledger: self.ledger,
+            table: self.vitals.table.reader(),
+            ledger: self.vitals.ledger,
             limits: self.limits,
             dialer: self.dialer,
             clock: self.clock,

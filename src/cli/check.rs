@@ -88,6 +88,6 @@ pub(super) fn run(arguments: &Arguments, style: Style, format: Format) -> Status
     if findings.is_empty() { Status::Done } else { Status::Refused }
 }
 
-fn plural(count: usize, noun: &str) -> String {
+pub(super) fn plural(count: usize, noun: &str) -> String {
     if count == 1 { noun.to_owned() } else { format!("{noun}s") }
 }

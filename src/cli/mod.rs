@@ -8,6 +8,7 @@ mod demo;
 mod explain;
 mod report;
 mod serve;
+mod supervised;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -6,12 +6,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::check::load;
 use super::report::{Style, complain, complain_all};
-use super::{ConfigArgument, Status, demo};
+use super::{ConfigArgument, Status, demo, supervised};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::proxy::descriptors;
-use crate::proxy::listener::ListenError;
+use crate::proxy::listener::{self, ListenError, listen};
 use crate::server::{self, StartError};
+use crate::systemd::{self, InheritError, Inherited, Notice};
 use crate::telemetry::logging;
 
 /// Threads for everything beside the data path: one more than what a large table can keep busy.
@@ -36,6 +37,8 @@ pub(super) fn run(arguments: &Arguments, style: Style) -> Status {
     };
     logging::start(&config.log);
     let config = Config { limits: descriptors::make_room(config.limits.clone()), ..config };
+    // Before there is a second thread.
+    let inherited = systemd::inherited();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
@@ -48,11 +51,20 @@ pub(super) fn run(arguments: &Arguments, style: Style) -> Status {
             return Status::Refused;
         }
     };
-    runtime.block_on(serve(arguments.demo, &config, style))
+    let status = runtime.block_on(serve(arguments.demo, inherited, &config, style));
+    // What still blocks then (a routes file on a dead network disk, a systemd that does not read)
+    // is not worth waiting for.
+    runtime.shutdown_background();
+    status
 }
 
-async fn serve(with_demo: bool, config: &Config, style: Style) -> Status {
-    match try_serve(with_demo, config, style).await {
+async fn serve(
+    with_demo: bool,
+    inherited: Result<Vec<Inherited>, InheritError>,
+    config: &Config,
+    style: Style,
+) -> Status {
+    match try_serve(with_demo, inherited, config, style).await {
         Ok(()) => Status::Done,
         Err(error) => {
             complain(&format!("{}: {error}\n{}", style.bad("cannot start"), remedy(&error)));
@@ -66,6 +78,10 @@ async fn serve(with_demo: bool, config: &Config, style: Style) -> Status {
 enum ServeError {
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error(transparent)]
+    Inherit(#[from] InheritError),
+    #[error("the inherited sockets cannot be used: {0}")]
+    Adopt(std::io::Error),
     #[error("the demo cannot be set up: {0}")]
     Demo(#[from] demo::DemoError),
     #[error("signals cannot be received: {0}")]
@@ -74,8 +90,13 @@ enum ServeError {
 
 fn remedy(error: &ServeError) -> String {
     use std::io::ErrorKind;
-    let ServeError::Start(StartError::Listen(ListenError { address, error })) = error else {
-        return String::new();
+    let (address, error) = match error {
+        ServeError::Start(StartError::Listen(ListenError { address, error })) => (address, error),
+        ServeError::Inherit(_) => {
+            return "every socket of the .socket unit must be a ListenStream= with an IP address or a port, with Accept=no\n"
+                .to_owned();
+        }
+        _ => return String::new(),
     };
     let port = address.port();
     match error.kind() {
@@ -96,19 +117,37 @@ fn remedy(error: &ServeError) -> String {
     }
 }
 
-async fn try_serve(with_demo: bool, config: &Config, style: Style) -> Result<(), ServeError> {
+async fn try_serve(
+    with_demo: bool,
+    inherited: Result<Vec<Inherited>, InheritError>,
+    config: &Config,
+    style: Style,
+) -> Result<(), ServeError> {
     // Signals first: one that comes while starting must not be lost.
     let mut signals = Signals::new().map_err(ServeError::Signals)?;
+    let inherited = inherited?;
+    let listeners = if inherited.is_empty() {
+        listen(&config.listen).map_err(StartError::from)?
+    } else {
+        listener::adopt(inherited).map_err(ServeError::Adopt)?
+    };
     let demo = if with_demo { Some(demo::Demo::start().await?) } else { None };
     let fixed = demo.iter().map(demo::Demo::routes).collect();
-    let running = server::start(config, Arc::new(SystemClock), fixed).await?;
+    let running = server::start_on(listeners, config, Arc::new(SystemClock), fixed).await?;
     if let (Some(demo), Some(address)) = (&demo, running.addresses().first()) {
         demo.print(*address, style);
     }
+    let _told = supervised::keep_told(&running.vitals());
+    systemd::tell(vec![Notice::Ready]).await;
     while let Asked::Reload = signals.next().await {
-        running.reload().now();
+        systemd::tell(vec![Notice::Reloading]).await;
+        tokio::select! {
+            () = running.reload_now() => systemd::tell(vec![Notice::Ready]).await,
+            () = signals.stop() => break,
+        }
     }
-    running.stop(signals.stop_again()).await;
+    systemd::tell(vec![Notice::Stopping]).await;
+    running.stop(signals.stop()).await;
     Ok(())
 }
 
@@ -140,7 +179,11 @@ impl Signals {
         }
     }
 
-    async fn stop_again(&mut self) {
-        while !matches!(self.next().await, Asked::Stop) {}
+    /// Leaves a SIGHUP where it is, for [`Signals::next`].
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }

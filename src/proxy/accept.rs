@@ -2,8 +2,9 @@
 //!
 //! A slot is taken before a connection is. Accepting never fails: what is wrong with one
 //! connection ends that one, and when descriptors or memory run out the loop waits, longer each
-//! time, instead of spinning, and gives up sessions that have not shown a name. When told to stop, it first takes what already waits in the kernel's
-//! queue, because closing the socket would reset it.
+//! time, instead of spinning, and gives up sessions that have not shown a name. When told to stop,
+//! it first takes what already waits in the kernel's queue, because closing the socket would reset
+//! it. It beats wherever it may wait.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use tracing::warn;
 use crate::proxy::backend::connect::Connect;
 use crate::proxy::descriptors::is_shortage;
 use crate::proxy::limits::Slot;
+use crate::proxy::pulse::Pulse;
 use crate::proxy::session::{Arrival, House, session};
 
 /// The first pause after the machine had no descriptor or memory for a connection.
@@ -30,15 +32,16 @@ pub async fn accept<C: Connect>(
     listener: TcpListener,
     house: Rc<House<C>>,
     mut stop: watch::Receiver<bool>,
+    mut pulse: Pulse,
 ) {
     let mut pause = FIRST_PAUSE;
     while !*stop.borrow() {
         let slot = tokio::select! {
-            slot = house.limits.slot() => slot,
+            slot = pulse.during(house.limits.slot()) => slot,
             _ = stop.changed() => break,
         };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = pulse.during(listener.accept()) => accepted,
             _ = stop.changed() => break,
         };
         match accepted {
@@ -51,7 +54,7 @@ pub async fn accept<C: Connect>(
                 let shed = house.ledger.shed(SHED);
                 warn!(%error, ?pause, shed, "cannot accept: the machine is short of something");
                 tokio::select! {
-                    () = sleep(pause) => {}
+                    () = pulse.during(sleep(pause)) => {}
                     _ = stop.changed() => break,
                 }
                 pause = (pause * 2).min(LONGEST_PAUSE);
@@ -61,6 +64,7 @@ pub async fn accept<C: Connect>(
         }
     }
     accept_waiting(&listener, &house).await;
+    pulse.rest();
 }
 
 /// Takes what waits in the queue, and waits for nothing.

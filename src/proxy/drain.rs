@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::info;
 
 use crate::outcome::Outcome;
 use crate::proxy::connections::Ledger;
 use crate::units::Period;
 
+/// How often the log tells how far a drain has come.
+const PROGRESS: Duration = Duration::from_secs(5);
 /// How long cut sessions get to write their records. They need one turn of their worker each.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -34,9 +36,18 @@ pub async fn drain(ledger: &Ledger, settings: &Settings, hurry: impl Future<Outp
     tokio::select! {
         _ = timeout(settings.timeout.0, ledger.wait_empty()) => {}
         () = hurry => info!("told again to stop: no more waiting"),
+        () = tell_progress(ledger) => {}
     }
     let left = ledger.open();
     ledger.retire_all(Outcome::Drained);
     let _ = timeout(LAST_WORDS, ledger.wait_empty()).await;
     info!(cut = left, "drained");
+}
+
+/// Goes on for as long as it is let.
+async fn tell_progress(ledger: &Ledger) {
+    loop {
+        sleep(PROGRESS).await;
+        info!(sessions = ledger.open(), "still draining");
+    }
 }

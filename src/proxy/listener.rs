@@ -9,8 +9,10 @@ use std::net::{Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tracing::info;
 
 use crate::proxy::transport::tune;
+use crate::systemd::Inherited;
 
 /// How many connections may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -47,6 +49,21 @@ pub struct ListenError {
 pub fn listen(settings: &Settings) -> Result<Vec<std::net::TcpListener>, ListenError> {
     let open = |&address| open(address).map_err(|error| ListenError { address, error });
     settings.addresses.iter().map(open).collect()
+}
+
+/// Takes over sockets that were opened for us; they stand in the place of `listen.addresses`. What
+/// they are bound to is the business of whoever opened them.
+///
+/// # Errors
+/// The first socket that does not take our options.
+pub fn adopt(inherited: Vec<Inherited>) -> io::Result<Vec<std::net::TcpListener>> {
+    let adopt_one = |Inherited { name, socket }| {
+        tune(&SockRef::from(&socket))?;
+        let address = socket.local_addr()?;
+        info!(%address, name, "a socket is inherited, and listen.addresses is not used");
+        Ok(socket)
+    };
+    inherited.into_iter().map(adopt_one).collect()
 }
 
 fn open(address: SocketAddr) -> io::Result<std::net::TcpListener> {

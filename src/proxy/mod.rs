@@ -3,7 +3,7 @@
 //! In reading order: [`session`] shows the journey as a whole, [`peek`] reads the hello,
 //! [`backend`] dials, [`relay`] carries the bytes, [`refuse`] answers whoever may not pass;
 //! [`listener`], [`accept`] and [`limits`] stand before it, [`connections`] can end it from
-//! outside. Nothing in this room knows where a route came from, nor waits for it.
+//! outside, [`pulse`] proves that it turns. Nothing in this room knows where a route came from, nor waits for it.
 
 pub mod accept;
 pub mod backend;
@@ -13,6 +13,7 @@ pub mod drain;
 pub mod limits;
 pub mod listener;
 pub mod peek;
+pub mod pulse;
 pub mod refuse;
 pub mod relay;
 pub mod retire;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use crate::source::fault::Fault;
@@ -20,7 +20,7 @@ use crate::source::watch::{Stir, Watch};
 use crate::source::{RouteSet, Source};
 
 /// The name of this source.
-const NAME: &str = "file";
+pub const NAME: &str = "file";
 /// After a look that failed by a fault of ours.
 const RECOVERY: Duration = Duration::from_secs(1);
 /// How many faults one look writes to the log; `check` shows all.
@@ -40,13 +40,44 @@ pub struct Settings {
 /// Makes a [`Watched`] read everything again. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Reload {
-    asked: Arc<Notify>,
+    /// How often it was asked for.
+    asked: Arc<watch::Sender<u64>>,
+    told: Arc<watch::Sender<Told>>,
+}
+
+/// The last set that answers somebody who asked.
+#[derive(Debug, Clone, Copy, Default)]
+struct Told {
+    /// Who asked by then is answered.
+    asked: u64,
+    /// Its number among the sets of the source, from 1.
+    number: u64,
 }
 
 impl Reload {
     /// Reads everything again, whether it seems changed or not, and tells the set in any case.
     pub fn now(&self) {
-        self.asked.notify_one();
+        self.ask();
+    }
+
+    /// The same, and waits until what was found is sent on: gives the number of that set among
+    /// all that the source has told. `None` if no source listens.
+    pub async fn read_again(&self) -> Option<u64> {
+        let mut told = self.told.subscribe();
+        let asked = self.ask();
+        tokio::select! {
+            told = told.wait_for(|told| told.asked >= asked) => Some(told.ok()?.number),
+            () = self.asked.closed() => None,
+        }
+    }
+
+    fn ask(&self) -> u64 {
+        let mut asked = 0;
+        self.asked.send_modify(|count| {
+            *count += 1;
+            asked = *count;
+        });
+        asked
     }
 }
 
@@ -62,6 +93,7 @@ pub fn read_once(path: &Path) -> RouteSet {
 pub struct Watched {
     eye: Arc<Mutex<Eye>>,
     stir: Stir,
+    asked: watch::Receiver<u64>,
     reload: Reload,
 }
 
@@ -80,7 +112,8 @@ impl Watched {
         let stir = Stir::default();
         let shelf = Shelf::new(path.clone(), settings.strict);
         let eye = Eye { watch: Watch::new(path, &stir), shelf };
-        Some(Self { eye: Arc::new(Mutex::new(eye)), stir, reload })
+        let asked = reload.asked.subscribe();
+        Some(Self { eye: Arc::new(Mutex::new(eye)), stir, asked, reload })
     }
 
     /// Looks once. None, if the look itself failed.
@@ -97,10 +130,12 @@ impl Watched {
 }
 
 impl Source for Watched {
-    async fn run(self, sets: mpsc::Sender<RouteSet>) {
+    async fn run(mut self, sets: mpsc::Sender<RouteSet>) {
         let mut told: Option<RouteSet> = None;
-        let mut again = true;
+        let (mut number, mut answered) = (0, None);
         loop {
+            let asks = *self.asked.borrow_and_update();
+            let again = answered != Some(asks);
             let mut patience = RECOVERY;
             if let Some((set, next)) = self.look(again).await {
                 patience = next;
@@ -110,16 +145,17 @@ impl Source for Watched {
                     if sets.send(set).await.is_err() {
                         return;
                     }
+                    number += 1;
+                    answered = Some(asks);
+                    self.reload.told.send_replace(Told { asked: asks, number });
                 }
             }
-            again = tokio::select! {
-                () = self.stir.wait(patience) => false,
-                () = self.reload.asked.notified() => {
-                    info!("asked to read the routes again");
-                    true
-                }
+            tokio::select! {
+                () = self.stir.wait(patience) => {}
+                // Never an error: the other end is in our own `reload`.
+                _ = self.asked.changed() => info!("asked to read the routes again"),
                 () = sets.closed() => return,
-            };
+            }
         }
     }
 }

@@ -10,3 +10,5 @@
 mod commands;
 mod daemon;
 mod support;
+mod systemd;
+mod units;

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -55,16 +55,35 @@ impl Daemon {
         Self::start(command)
     }
 
-    pub(crate) fn start(mut command: Command) -> Self {
+    pub(crate) fn start(command: Command) -> Self {
+        let mut daemon = Self::spawn(command);
+        daemon.wait_listening();
+        daemon
+    }
+
+    /// Starts a program that becomes the proxy, or runs it.
+    pub(crate) fn spawn(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let log = lines(child.stderr.take().unwrap(), Some);
         let records = lines(child.stdout.take().unwrap(), |line| serde_json::from_str(&line).ok());
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut daemon = Self { child, log, records, address: unknown, seen: Vec::new() };
-        let line = daemon.wait_log("\"listening\"");
+        Self { child, log, records, address: unknown, seen: Vec::new() }
+    }
+
+    /// Waits until the proxy serves, and learns where.
+    pub(crate) fn wait_listening(&mut self) {
+        let line = self.wait_log("\"listening\"");
         let line: Value = serde_json::from_str(&line).unwrap();
-        daemon.address = line["address"].as_str().unwrap().parse().unwrap();
-        daemon
+        self.address = line["address"].as_str().unwrap().parse().unwrap();
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The other end of its standard input, where the command asked for a pipe.
+    pub(crate) fn stdin(&mut self) -> &mut ChildStdin {
+        self.child.stdin.as_mut().unwrap()
     }
 
     /// Waits for a line of the log that contains `words`.
