@@ -150,6 +150,12 @@ impl Outcome {
         Self::Internal,
     ];
 
+    /// Its place in [`Outcome::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
     /// The word that stands for it everywhere.
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -385,6 +391,13 @@ mod tests {
         for outcome in Outcome::ALL {
             assert_eq!(serde_json::to_value(outcome).unwrap(), outcome.word());
             assert_eq!(serde_json::to_value(outcome.blame()).unwrap(), outcome.blame().word());
+        }
+    }
+
+    #[test]
+    fn each_knows_its_place() {
+        for (place, outcome) in Outcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome.index(), place, "{outcome}");
         }
     }
 

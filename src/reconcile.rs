@@ -5,16 +5,17 @@
 //! not change stay the very same value, so that their sessions need no second look. What changed
 //! is logged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use crate::routing::route::Claim;
+use crate::clock::{Clock, Timestamp};
+use crate::routing::route::{Claim, Origin};
 use crate::routing::snapshot::{Conflict, Snapshot};
 use crate::routing::table::{Publisher, Table};
-use crate::source::RouteSet;
+use crate::source::{Fault, RouteSet};
 
 /// How many ids one line of the log names.
 const NAMED: usize = 20;
@@ -24,10 +25,37 @@ const NAMED: usize = 20;
 pub struct Report {
     /// The revision of the table.
     pub revision: u64,
-    /// How many sources have told their routes.
-    pub sources: usize,
+    /// The sources that have told their routes.
+    pub sources: Vec<Standing>,
     /// The claims that could not stand beside others.
     pub conflicts: Vec<(Claim, Conflict)>,
+}
+
+/// How one source stands.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// Its name.
+    pub name: Arc<str>,
+    /// How many routes it wants.
+    pub routes: usize,
+    /// How many more it would want if nothing were wrong with them.
+    pub left_out: usize,
+    /// What is wrong with what it told last.
+    pub faults: Arc<[Fault]>,
+    /// How many of its routes cannot stand beside others.
+    pub conflicts: usize,
+    /// When it told that.
+    pub told: Timestamp,
+    /// When it last told a set without a fault, if it ever did.
+    pub last_success: Option<Timestamp>,
+}
+
+impl Standing {
+    /// Whether anything is wrong with what it told last.
+    #[must_use]
+    pub fn has_fault(&self) -> bool {
+        !self.faults.is_empty() || self.conflicts > 0
+    }
 }
 
 /// The one writer.
@@ -35,16 +63,19 @@ pub struct Report {
 pub struct Reconciler {
     publisher: Publisher,
     table: Table,
+    clock: Arc<dyn Clock>,
     sets: BTreeMap<Arc<str>, RouteSet>,
+    standings: BTreeMap<Arc<str>, Standing>,
     reports: watch::Sender<Report>,
 }
 
 impl Reconciler {
     /// A writer to an empty table.
     #[must_use]
-    pub fn new(publisher: Publisher, table: Table) -> Self {
+    pub fn new(publisher: Publisher, table: Table, clock: Arc<dyn Clock>) -> Self {
         let reports = watch::channel(Report::default()).0;
-        Self { publisher, table, sets: BTreeMap::new(), reports }
+        let (sets, standings) = (BTreeMap::new(), BTreeMap::new());
+        Self { publisher, table, clock, sets, standings, reports }
     }
 
     /// Tells what became of each set.
@@ -64,7 +95,32 @@ impl Reconciler {
         }
     }
 
+    /// Counts the conflicts of each source.
+    fn judge(&mut self, conflicts: &[(Claim, Conflict)]) {
+        let out: HashSet<&Origin> = conflicts.iter().map(|(claim, _)| &claim.origin).collect();
+        for (name, standing) in &mut self.standings {
+            let claims = self.sets.get(name).map_or(&[][..], |set| &set.claims);
+            let is_out = |claim: &&Claim| out.contains(&claim.origin);
+            standing.conflicts =
+                if out.is_empty() { 0 } else { claims.iter().filter(is_out).count() };
+            if !standing.has_fault() {
+                standing.last_success = Some(standing.told);
+            }
+        }
+    }
+
     fn take(&mut self, set: RouteSet) {
+        let before = self.standings.get(&set.source).and_then(|before| before.last_success);
+        let standing = Standing {
+            name: Arc::clone(&set.source),
+            routes: set.claims.len(),
+            left_out: set.left_out,
+            faults: set.faults.clone().into(),
+            conflicts: 0,
+            told: self.clock.now(),
+            last_success: before,
+        };
+        self.standings.insert(Arc::clone(&set.source), standing);
         self.sets.insert(Arc::clone(&set.source), set);
     }
 
@@ -92,7 +148,9 @@ impl Reconciler {
             );
             revision
         };
-        let report = Report { revision, sources: self.sets.len(), conflicts };
+        self.judge(&conflicts);
+        let sources = self.standings.values().cloned().collect();
+        let report = Report { revision, sources, conflicts };
         self.reports.send_replace(report);
     }
 }
@@ -162,20 +220,22 @@ impl std::fmt::Display for Named<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::SystemClock;
     use crate::routing::table::table;
     use crate::source::document::read;
 
     /// A reconciler, its table, and a way to hand it a document.
     fn scene() -> (Reconciler, Table) {
         let (publisher, table) = table();
-        (Reconciler::new(publisher, table.clone()), table)
+        (Reconciler::new(publisher, table.clone(), Arc::new(SystemClock)), table)
     }
 
     fn say(reconciler: &mut Reconciler, source: &str, text: &str) {
         let source: Arc<str> = source.into();
         let document = read(&source, text);
         assert!(document.faults.is_empty(), "{:?}", document.faults);
-        reconciler.take(RouteSet { source, claims: document.claims, faults: Vec::new() });
+        let claims = document.claims;
+        reconciler.take(RouteSet { source, claims, faults: Vec::new(), left_out: 0 });
         reconciler.reconcile();
     }
 
@@ -224,6 +284,6 @@ mod tests {
         let (mut reconciler, table) = scene();
         say(&mut reconciler, "file", "");
         assert_eq!(table.current().revision, 1);
-        assert_eq!(reconciler.reports().borrow().sources, 1);
+        assert_eq!(reconciler.reports().borrow().sources.len(), 1);
     }
 }

@@ -139,7 +139,12 @@ impl Demo {
             route: Arc::clone(&app.route),
             origin: Origin { source: Arc::clone(&source), line: 0, column: 0 },
         });
-        RouteSet { claims: claims.collect(), faults: Vec::new(), source: Arc::clone(&source) }
+        RouteSet {
+            claims: claims.collect(),
+            faults: Vec::new(),
+            left_out: 0,
+            source: Arc::clone(&source),
+        }
     }
 
     /// Tells how to reach the apps through the proxy, and what that proves.

@@ -18,6 +18,7 @@ use tracing::warn;
 use crate::proxy::backend::connect::Connect;
 use crate::proxy::limits::Slot;
 use crate::proxy::session::{Arrival, House, session};
+use crate::telemetry::metrics::AcceptFailure;
 
 /// The first pause after the machine had no descriptor or memory for a connection.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -47,6 +48,7 @@ pub async fn accept<C: Connect>(
             }
             Err(error) if is_shortage(&error) => {
                 drop(slot);
+                house.tally.accept_failed(kind(&error));
                 warn!(%error, pause = ?pause, "cannot accept: the machine is short of something");
                 tokio::select! {
                     () = sleep(pause) => {}
@@ -55,7 +57,10 @@ pub async fn accept<C: Connect>(
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
             // The client was gone before it was accepted, or the network failed it (accept(2)).
-            Err(_) => drop(slot),
+            Err(error) => {
+                drop(slot);
+                house.tally.accept_failed(kind(&error));
+            }
         }
     }
     accept_waiting(&listener, &house).await;
@@ -84,6 +89,14 @@ fn begin<C: Connect>(
         stream.local_addr().unwrap_or_else(|_| (std::net::Ipv6Addr::UNSPECIFIED, 0).into());
     let arrival = Arrival { client, listener, slot };
     tokio::task::spawn_local(session(stream, arrival, Rc::clone(house)));
+}
+
+fn kind(error: &io::Error) -> AcceptFailure {
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE | Errno::NFILE) => AcceptFailure::Descriptors,
+        Some(Errno::NOBUFS | Errno::NOMEM) => AcceptFailure::Memory,
+        _ => AcceptFailure::Aborted,
+    }
 }
 
 /// Whether accepting again at once would fail in the same way.

@@ -48,6 +48,8 @@ pub struct Document {
     pub claims: Vec<Claim>,
     /// All that is wrong.
     pub faults: Vec<Fault>,
+    /// How many routes were left out for that.
+    pub left_out: usize,
     /// Whether the text is TOML at all.
     pub parsed: bool,
 }
@@ -109,6 +111,7 @@ fn read_route(value: &Value<'_>, lines: &Text<'_>, document: &mut Document) {
     }
     let draft = reading.draft;
     if document.faults.len() > before {
+        document.left_out += 1;
         return;
     }
     if let Some(route) = draft.finish() {

@@ -49,8 +49,12 @@ pub struct Watched {
 /// Reads a file or folder once. A fault is told for everything that could not be used.
 #[must_use]
 pub fn read_once(path: &Path) -> RouteSet {
-    let (claims, faults) = Shelf::new(path.to_owned(), false).look(true);
-    RouteSet { source: NAME.into(), claims, faults }
+    set_of(&mut Shelf::new(path.to_owned(), false), true)
+}
+
+fn set_of(shelf: &mut Shelf, again: bool) -> RouteSet {
+    let (claims, faults) = shelf.look(again);
+    RouteSet { source: NAME.into(), claims, faults, left_out: shelf.left_out() }
 }
 
 impl Watched {
@@ -72,8 +76,8 @@ impl Source for Watched {
             // Files may lie on a slow disk or a network: not on a thread that others wait for.
             let looked = tokio::task::spawn_blocking(move || {
                 watch.arm();
-                let (claims, faults) = shelf.look(again);
-                (shelf, watch, RouteSet { source: NAME.into(), claims, faults })
+                let set = set_of(&mut shelf, again);
+                (shelf, watch, set)
             });
             let Ok((same_shelf, same_watch, set)) = looked.await else { return };
             (shelf, watch) = (same_shelf, same_watch);

@@ -44,6 +44,7 @@ struct Sheet {
     fingerprint: Option<Fingerprint>,
     claims: Vec<Claim>,
     faults: Vec<Fault>,
+    left_out: usize,
 }
 
 /// What changes when a file does.
@@ -93,6 +94,11 @@ impl Shelf {
             Err(error) => self.complain(FaultKind::Unreadable(error.to_string())),
         }
         self.gather()
+    }
+
+    /// How many routes are left out because something is wrong with them.
+    pub(super) fn left_out(&self) -> usize {
+        self.files.values().map(|sheet| sheet.left_out).sum()
     }
 
     fn complain(&mut self, kind: FaultKind) {
@@ -171,6 +177,7 @@ impl Sheet {
         self.fingerprint = Some(fingerprint);
         if read.parsed {
             self.claims = read.claims;
+            self.left_out = read.left_out;
         }
         self.faults = read.faults;
         Ok(())
