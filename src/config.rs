@@ -11,13 +11,14 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
+use crate::admin;
 use crate::nearest::nearest;
 use crate::proxy::connections::OnRemove;
 use crate::proxy::{backend, drain, limits, listener, peek, relay};
 use crate::routing::route::Origin;
 use crate::source::file;
 use crate::source::place::{Place, Text};
-use crate::telemetry::logging;
+use crate::telemetry::{logging, metrics};
 use crate::wire::alert::Answer;
 
 /// What every environment variable of ours begins with.
@@ -46,6 +47,10 @@ pub struct Config {
     pub limits: limits::Settings,
     /// How a stop goes.
     pub drain: drain::Settings,
+    /// What is served to monitoring.
+    pub admin: admin::Settings,
+    /// What is counted.
+    pub telemetry: metrics::Settings,
     /// Log and access log.
     pub log: logging::Settings,
 }

@@ -18,8 +18,9 @@
 //!   takes);
 //! - where routes come from and what the proxy says of itself: [`source`], [`telemetry`];
 //! - reaching out and carrying bytes: [`proxy`];
-//! - putting together: [`reconcile`], [`config`], [`server`], [`cli`].
+//! - putting together: [`reconcile`], [`admin`], [`config`], [`server`], [`cli`].
 
+pub mod admin;
 pub mod cli;
 pub mod clock;
 pub mod config;

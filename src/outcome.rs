@@ -85,6 +85,20 @@ pub enum Outcome {
     Internal,
 }
 
+/// How far a session that ended in a certain way had come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// It was refused before it had shown a name.
+    Hello,
+    /// It was refused for the name that it asked for.
+    Name,
+    /// Its backend could not be reached or gave no answer.
+    Backend,
+    /// It was served.
+    Relay,
+}
+
 /// Whose doing an ending is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -149,6 +163,12 @@ impl Outcome {
         Self::BackendClosedEarly,
         Self::Internal,
     ];
+
+    /// Its place in [`Outcome::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
 
     /// The word that stands for it everywhere.
     #[must_use]
@@ -223,6 +243,44 @@ impl Outcome {
             | Self::BackendUnreachable
             | Self::BackendClosedEarly => Blame::Backend,
             Self::Internal => Blame::Proxy,
+        }
+    }
+
+    /// How far the session had come.
+    #[must_use]
+    pub const fn stage(self) -> Stage {
+        match self {
+            Self::ClientLeft
+            | Self::HelloTimeout
+            | Self::NotTls
+            | Self::PlainHttp
+            | Self::Sslv2
+            | Self::MalformedHello
+            | Self::HelloTooLarge
+            | Self::LimitConnections
+            | Self::LimitSource
+            | Self::LimitPending => Stage::Hello,
+            Self::NoSni
+            | Self::InvalidSni
+            | Self::UnknownName
+            | Self::NotYetValid
+            | Self::ExpiredName
+            | Self::Suspended
+            | Self::DomainPending
+            | Self::LimitRoute => Stage::Name,
+            Self::BackendRefused
+            | Self::BackendTimeout
+            | Self::BackendUnreachable
+            | Self::BackendClosedEarly
+            | Self::Internal => Stage::Backend,
+            Self::Closed
+            | Self::ClientReset
+            | Self::BackendReset
+            | Self::IdleTimeout
+            | Self::HalfCloseTimeout
+            | Self::RouteExpired
+            | Self::RouteRemoved
+            | Self::Drained => Stage::Relay,
         }
     }
 
@@ -385,6 +443,13 @@ mod tests {
         for outcome in Outcome::ALL {
             assert_eq!(serde_json::to_value(outcome).unwrap(), outcome.word());
             assert_eq!(serde_json::to_value(outcome.blame()).unwrap(), outcome.blame().word());
+        }
+    }
+
+    #[test]
+    fn each_knows_its_place() {
+        for (place, outcome) in Outcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome.index(), place, "{outcome}");
         }
     }
 

@@ -5,31 +5,57 @@
 //! not change stay the very same value, so that their sessions need no second look. What changed
 //! is logged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use crate::routing::route::Claim;
+use crate::clock::{Clock, Timestamp};
+use crate::routing::route::{Claim, Origin};
 use crate::routing::snapshot::{Conflict, Snapshot};
 use crate::routing::table::{Publisher, Table};
-use crate::source::RouteSet;
-
-/// How many ids one line of the log names.
-const NAMED: usize = 20;
+use crate::source::{Fault, RouteSet};
+use crate::telemetry::logging::Named;
 
 /// What became of the sets that are in force.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
     /// The revision of the table.
     pub revision: u64,
-    /// How many sources have told their routes.
-    pub sources: usize,
-    /// How many sets each of them has told so far.
-    pub taken: BTreeMap<Arc<str>, u64>,
+    /// The sources that have told their routes.
+    pub sources: Vec<Standing>,
     /// The claims that could not stand beside others.
     pub conflicts: Vec<(Claim, Conflict)>,
+}
+
+/// How one source stands.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// Its name.
+    pub name: Arc<str>,
+    /// How many sets it has told so far.
+    pub sets: u64,
+    /// How many routes it wants.
+    pub routes: usize,
+    /// How many more it would want if nothing were wrong with them.
+    pub left_out: usize,
+    /// What is wrong with what it told last.
+    pub faults: Arc<[Fault]>,
+    /// How many of its routes cannot stand beside others.
+    pub conflicts: usize,
+    /// When it told that.
+    pub told: Timestamp,
+    /// When it last told a set without a fault, if it ever did.
+    pub last_success: Option<Timestamp>,
+}
+
+impl Standing {
+    /// Whether anything is wrong with what it told last.
+    #[must_use]
+    pub fn has_fault(&self) -> bool {
+        !self.faults.is_empty() || self.conflicts > 0
+    }
 }
 
 /// The one writer.
@@ -37,17 +63,19 @@ pub struct Report {
 pub struct Reconciler {
     publisher: Publisher,
     table: Table,
+    clock: Arc<dyn Clock>,
     sets: BTreeMap<Arc<str>, RouteSet>,
-    taken: BTreeMap<Arc<str>, u64>,
+    standings: BTreeMap<Arc<str>, Standing>,
     reports: watch::Sender<Report>,
 }
 
 impl Reconciler {
     /// A writer to an empty table.
     #[must_use]
-    pub fn new(publisher: Publisher, table: Table) -> Self {
+    pub fn new(publisher: Publisher, table: Table, clock: Arc<dyn Clock>) -> Self {
         let reports = watch::channel(Report::default()).0;
-        Self { publisher, table, sets: BTreeMap::new(), taken: BTreeMap::new(), reports }
+        let (sets, standings) = (BTreeMap::new(), BTreeMap::new());
+        Self { publisher, table, clock, sets, standings, reports }
     }
 
     /// Tells what became of each set.
@@ -67,8 +95,33 @@ impl Reconciler {
         }
     }
 
+    /// Counts the conflicts of each source.
+    fn judge(&mut self, conflicts: &[(Claim, Conflict)]) {
+        let out: HashSet<&Origin> = conflicts.iter().map(|(claim, _)| &claim.origin).collect();
+        for (name, standing) in &mut self.standings {
+            let claims = self.sets.get(name).map_or(&[][..], |set| &set.claims);
+            let is_out = |claim: &&Claim| out.contains(&claim.origin);
+            standing.conflicts =
+                if out.is_empty() { 0 } else { claims.iter().filter(is_out).count() };
+            if !standing.has_fault() {
+                standing.last_success = Some(standing.told);
+            }
+        }
+    }
+
     fn take(&mut self, set: RouteSet) {
-        *self.taken.entry(Arc::clone(&set.source)).or_default() += 1;
+        let before = self.standings.get(&set.source);
+        let standing = Standing {
+            name: Arc::clone(&set.source),
+            sets: before.map_or(0, |before| before.sets) + 1,
+            routes: set.claims.len(),
+            left_out: set.left_out,
+            faults: set.faults.clone().into(),
+            conflicts: 0,
+            told: self.clock.now(),
+            last_success: before.and_then(|before| before.last_success),
+        };
+        self.standings.insert(Arc::clone(&set.source), standing);
         self.sets.insert(Arc::clone(&set.source), set);
     }
 
@@ -96,8 +149,9 @@ impl Reconciler {
             );
             revision
         };
-        let taken = self.taken.clone();
-        let report = Report { revision, sources: self.sets.len(), taken, conflicts };
+        self.judge(&conflicts);
+        let sources = self.standings.values().cloned().collect();
+        let report = Report { revision, sources, conflicts };
         self.reports.send_replace(report);
     }
 }
@@ -151,36 +205,25 @@ impl Changes {
     }
 }
 
-/// The first few of a list of ids, and how many more there are.
-struct Named<'a>(&'a [Arc<str>]);
-
-impl std::fmt::Display for Named<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0.len())?;
-        for (index, id) in self.0.iter().take(NAMED).enumerate() {
-            write!(f, "{}{id}", if index == 0 { ": " } else { ", " })?;
-        }
-        if self.0.len() > NAMED { write!(f, " …") } else { Ok(()) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::SystemClock;
     use crate::routing::table::table;
     use crate::source::document::read;
 
     /// A reconciler, its table, and a way to hand it a document.
     fn scene() -> (Reconciler, Table) {
         let (publisher, table) = table();
-        (Reconciler::new(publisher, table.clone()), table)
+        (Reconciler::new(publisher, table.clone(), Arc::new(SystemClock)), table)
     }
 
     fn say(reconciler: &mut Reconciler, source: &str, text: &str) {
         let source: Arc<str> = source.into();
         let document = read(&source, text);
         assert!(document.faults.is_empty(), "{:?}", document.faults);
-        reconciler.take(RouteSet { source, claims: document.claims, faults: Vec::new() });
+        let claims = document.claims;
+        reconciler.take(RouteSet { source, claims, faults: Vec::new(), left_out: 0 });
         reconciler.reconcile();
     }
 
@@ -229,6 +272,6 @@ mod tests {
         let (mut reconciler, table) = scene();
         say(&mut reconciler, "file", "");
         assert_eq!(table.current().revision, 1);
-        assert_eq!(reconciler.reports().borrow().sources, 1);
+        assert_eq!(reconciler.reports().borrow().sources.len(), 1);
     }
 }

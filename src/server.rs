@@ -20,7 +20,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::clock::Clock;
+use crate::admin::{self, Admin, Eyes, Readiness};
+use crate::clock::{Clock, Forward};
 use crate::config::Config;
 use crate::proxy::accept::accept;
 use crate::proxy::backend::addresses::Addresses;
@@ -39,6 +40,8 @@ use crate::source::file::{self, Reload};
 use crate::source::{RouteSet, Source};
 use crate::systemd;
 use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::almanac;
+use crate::telemetry::metrics::Metrics;
 
 /// Sets that wait for the reconciler; sources send rarely and may wait.
 const SETS: usize = 16;
@@ -51,12 +54,15 @@ pub enum StartError {
     /// An address cannot be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The address of the status page and metrics cannot be had.
+    #[error("admin.http: {0}")]
+    Admin(ListenError),
     /// The access log cannot be opened.
     #[error("cannot open the access log: {0}")]
     AccessLog(io::Error),
     /// The system gives no thread or no runtime.
-    #[error("cannot start a worker: {0}")]
-    Worker(io::Error),
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
 }
 
 /// A proxy that runs.
@@ -68,10 +74,12 @@ pub struct Running {
     vitals: Vitals,
     log: AccessLog,
     drain: drain::Settings,
+    readiness: watch::Sender<Readiness>,
     stop: watch::Sender<bool>,
     close: watch::Sender<bool>,
     workers: Vec<JoinHandle<()>>,
     control: JoinSet<()>,
+    admin: Option<Admin>,
 }
 
 /// What can be seen of a proxy from outside, also while it stops. Cheap to clone.
@@ -83,8 +91,8 @@ pub struct Vitals {
     pub ledger: Arc<Ledger>,
     /// The loops that have to turn.
     pub pulses: Pulses,
-    /// Whether it stops.
-    pub stopping: watch::Receiver<bool>,
+    /// Where in its life it is.
+    pub readiness: watch::Receiver<Readiness>,
 }
 
 /// How often the watchdog is fed while it waits: twice may be missed.
@@ -120,13 +128,16 @@ pub async fn start_on(
     fixed: Vec<RouteSet>,
 ) -> Result<Running, StartError> {
     let addresses: Vec<_> = listeners.iter().filter_map(|one| one.local_addr().ok()).collect();
+    let door = admin::open(&config.admin).map_err(StartError::Admin)?;
     let log = AccessLog::open(&config.log).map_err(StartError::AccessLog)?;
     let (publisher, table) = table();
     let ledger = Arc::new(Ledger::new(config.limits.connections_per_route));
     let names = Addresses::default();
     let mut control = JoinSet::new();
 
-    let reconciler = Reconciler::new(publisher, table.clone());
+    let forward = Arc::new(Forward::new(clock));
+    let clock: Arc<dyn Clock> = Arc::clone(&forward) as _;
+    let reconciler = Reconciler::new(publisher, table.clone(), Arc::clone(&clock));
     let mut reports = reconciler.reports();
     let (sets, incoming) = mpsc::channel(SETS);
     let reload = Reload::default();
@@ -142,38 +153,69 @@ pub async fn start_on(
     }
     let policy = Policy { on_remove: config.routes.on_remove, drain: config.drain.timeout.0 };
     control.spawn(retire(Arc::clone(&ledger), table.clone(), Arc::clone(&clock), policy));
+    control.spawn(almanac::tell(table.clone(), Arc::clone(&forward)));
     let (fresh, all) = (names.clone(), table.clone());
     control.spawn(async move { fresh.keep_fresh(all, SystemResolver).await });
     if sources == 0 {
         warn!("no source of routes is configured (routes.path): every name is unknown");
     }
+    let limits = Arc::new(Limits::new(config.limits.clone()));
+    let metrics = Arc::new(Metrics::new(&config.telemetry));
+    let (readiness, in_life) = watch::channel(Readiness::Starting { sources });
+    let eyes = Eyes {
+        table: table.clone(),
+        ledger: Arc::clone(&ledger),
+        limits: Arc::clone(&limits),
+        log: log.clone(),
+        metrics: Arc::clone(&metrics),
+        reports: reports.clone(),
+        readiness: in_life.clone(),
+        started: clock.now(),
+        clock: forward,
+    };
+    let admin = door.map(|door| door.serve(eyes)).transpose().map_err(StartError::Thread)?;
     wait_for_sources(&mut reports, sources).await;
 
     let (stop, stopping) = watch::channel(false);
     let (close, closing) = watch::channel(false);
     let pulses = Pulses::new(look_every());
-    let vitals = Vitals { table, ledger: Arc::clone(&ledger), pulses, stopping };
+    let vitals = Vitals { table, ledger: Arc::clone(&ledger), pulses, readiness: in_life };
     let plan = Plan {
         vitals: vitals.clone(),
-        limits: Arc::new(Limits::new(config.limits.clone())),
+        limits,
+        metrics,
         dialer: Dialer::new(&config.backend, names, ledger),
         clock,
         log: log.clone(),
         numbers: Arc::new(AtomicU64::new(first_number())),
         config: config.clone(),
+        stopping,
         closing,
     };
-    let workers = hire(&plan, &listeners).map_err(StartError::Worker)?;
+    let workers = hire(&plan, &listeners).map_err(StartError::Thread)?;
     for address in &addresses {
         info!(%address, workers = workers.len(), "listening");
     }
-    let drain = config.drain.clone();
-    Ok(Running { addresses, reload, reports, vitals, log, drain, stop, close, workers, control })
+    readiness.send_replace(Readiness::Ready);
+    Ok(Running {
+        addresses,
+        reload,
+        reports,
+        vitals,
+        log,
+        drain: config.drain.clone(),
+        readiness,
+        stop,
+        close,
+        workers,
+        control,
+        admin,
+    })
 }
 
 async fn wait_for_sources(reports: &mut watch::Receiver<Report>, sources: usize) {
     // Fails only when the reconciler is gone, and then nothing more will come.
-    let _ = reports.wait_for(|report| report.sources >= sources).await;
+    let _ = reports.wait_for(|report| report.sources.len() >= sources).await;
 }
 
 /// Sessions are numbered from the second of the start, so that numbers of two runs differ.
@@ -198,7 +240,9 @@ impl Running {
     /// Reads its routes again, and waits until what was found is in force.
     pub async fn reload_now(&self) {
         let Some(number) = self.reload.read_again().await else { return };
-        let is_taken = |report: &Report| report.taken.get(file::NAME) >= Some(&number);
+        let is_taken = |report: &Report| {
+            report.sources.iter().any(|told| &*told.name == file::NAME && told.sets >= number)
+        };
         // Fails only when the reconciler is gone, and then nothing more will come.
         let _ = self.reports.clone().wait_for(is_taken).await;
     }
@@ -207,6 +251,12 @@ impl Running {
     #[must_use]
     pub fn vitals(&self) -> Vitals {
         self.vitals.clone()
+    }
+
+    /// Where its status page and metrics are, if anywhere.
+    #[must_use]
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
     }
 
     /// Its routes.
@@ -224,16 +274,22 @@ impl Running {
     /// Stops accepting, lets live sessions finish as configured (until `hurry` is ready), cuts the
     /// rest, and writes out every record.
     pub async fn stop(mut self, hurry: impl Future<Output = ()>) {
+        self.readiness.send_replace(Readiness::Draining);
         self.stop.send_replace(true);
         drain(&self.vitals.ledger, &self.drain, hurry).await;
         self.close.send_replace(true);
         let (workers, log) = (std::mem::take(&mut self.workers), self.log.clone());
+        let admin = self.admin.take();
         let joined = tokio::task::spawn_blocking(move || {
             for worker in workers {
                 // A worker that panicked has said so already.
                 let _ = worker.join();
             }
             log.close(LOG_PATIENCE);
+            // Last, so that a stop can be watched to its end.
+            if let Some(admin) = admin {
+                admin.close();
+            }
         });
         let _ = joined.await;
         self.control.shutdown().await;
@@ -245,11 +301,13 @@ impl Running {
 struct Plan {
     vitals: Vitals,
     limits: Arc<Limits>,
+    metrics: Arc<Metrics>,
     dialer: Dialer,
     clock: Arc<dyn Clock>,
     log: AccessLog,
     numbers: Arc<AtomicU64>,
     config: Config,
+    stopping: watch::Receiver<bool>,
     closing: watch::Receiver<bool>,
 }
 
@@ -291,8 +349,8 @@ fn work(
             Ok(listeners) => listeners,
             Err(error) => return drop(started.send(Err(error))),
         };
-        let mut closing = plan.closing.clone();
-        let Vitals { pulses, stopping, .. } = plan.vitals.clone();
+        let (stopping, mut closing) = (plan.stopping.clone(), plan.closing.clone());
+        let pulses = plan.vitals.pulses.clone();
         let mut pulse = pulses.join(format!("worker-{number}"));
         let house = Rc::new(plan.house());
         let mut doors = JoinSet::new();
@@ -318,6 +376,7 @@ impl Plan {
             dialer: self.dialer,
             clock: self.clock,
             log: self.log,
+            tally: Rc::new(self.metrics.tally()),
             numbers: self.numbers,
             hello: self.config.hello,
             answer: self.config.refusal.answer,

@@ -139,11 +139,16 @@ impl Demo {
             route: Arc::clone(&app.route),
             origin: Origin { source: Arc::clone(&source), line: 0, column: 0 },
         });
-        RouteSet { claims: claims.collect(), faults: Vec::new(), source: Arc::clone(&source) }
+        RouteSet {
+            claims: claims.collect(),
+            faults: Vec::new(),
+            left_out: 0,
+            source: Arc::clone(&source),
+        }
     }
 
     /// Tells how to reach the apps through the proxy, and what that proves.
-    pub(super) fn print(&self, proxy: SocketAddr, style: Style) {
+    pub(super) fn print(&self, proxy: SocketAddr, admin: Option<SocketAddr>, style: Style) {
         let port = proxy.port();
         let mut text = format!(
             "\n{}\nTwo sample enclave apps run behind this proxy. Each made its own key and certificate;\n\
@@ -170,6 +175,9 @@ impl Demo {
             );
         }
         let host = APPS[0].0;
+        if let Some(admin) = admin {
+            let _ = write!(text, "\nWhat the proxy sees, in a browser: http://{admin}/\n");
+        }
         let _ = write!(
             text,
             "\ncurl trusts nothing but the app's own certificate, and the page tells its digest: that it\n\

@@ -135,7 +135,7 @@ async fn try_serve(
     let fixed = demo.iter().map(demo::Demo::routes).collect();
     let running = server::start_on(listeners, config, Arc::new(SystemClock), fixed).await?;
     if let (Some(demo), Some(address)) = (&demo, running.addresses().first()) {
-        demo.print(*address, style);
+        demo.print(*address, running.admin(), style);
     }
     let _told = supervised::keep_told(&running.vitals());
     systemd::tell(vec![Notice::Ready]).await;

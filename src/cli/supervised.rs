@@ -10,6 +10,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{error, info};
 
 use super::check::plural;
+use crate::admin::Readiness;
 use crate::server::{self, Vitals};
 use crate::systemd::{self, Notice};
 
@@ -34,7 +35,7 @@ pub(super) fn keep_told(vitals: &Vitals) -> JoinSet<()> {
 async fn tell_status(mut vitals: Vitals) {
     let mut told = String::new();
     loop {
-        let stops = *vitals.stopping.borrow_and_update();
+        let stops = *vitals.readiness.borrow_and_update() == Readiness::Draining;
         let mut notices = Vec::new();
         let line = status(&vitals, stops);
         if line != told {
@@ -52,7 +53,7 @@ async fn tell_status(mut vitals: Vitals) {
         // That a stop has begun is told at once.
         tokio::select! {
             () = sleep(STATUS_EVERY) => {}
-            Ok(()) = vitals.stopping.changed() => {}
+            Ok(()) = vitals.readiness.changed() => {}
         }
     }
 }

@@ -6,9 +6,11 @@
 //! it first takes what already waits in the kernel's queue, because closing the socket would reset
 //! it. It beats wherever it may wait.
 
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -19,6 +21,7 @@ use crate::proxy::descriptors::is_shortage;
 use crate::proxy::limits::Slot;
 use crate::proxy::pulse::Pulse;
 use crate::proxy::session::{Arrival, House, session};
+use crate::telemetry::metrics::AcceptFailure;
 
 /// The first pause after the machine had no descriptor or memory for a connection.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -51,6 +54,7 @@ pub async fn accept<C: Connect>(
             }
             Err(error) if is_shortage(&error) => {
                 drop(slot);
+                house.tally.accept_failed(kind(&error));
                 let shed = house.ledger.shed(SHED);
                 warn!(%error, ?pause, shed, "cannot accept: the machine is short of something");
                 tokio::select! {
@@ -60,7 +64,10 @@ pub async fn accept<C: Connect>(
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
             // The client was gone before it was accepted, or the network failed it (accept(2)).
-            Err(_) => drop(slot),
+            Err(error) => {
+                drop(slot);
+                house.tally.accept_failed(kind(&error));
+            }
         }
     }
     accept_waiting(&listener, &house).await;
@@ -90,4 +97,12 @@ fn begin<C: Connect>(
         stream.local_addr().unwrap_or_else(|_| (std::net::Ipv6Addr::UNSPECIFIED, 0).into());
     let arrival = Arrival { client, listener, slot };
     tokio::task::spawn_local(session(stream, arrival, Rc::clone(house)));
+}
+
+fn kind(error: &io::Error) -> AcceptFailure {
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE | Errno::NFILE) => AcceptFailure::Descriptors,
+        Some(Errno::NOBUFS | Errno::NOMEM) => AcceptFailure::Memory,
+        _ => AcceptFailure::Aborted,
+    }
 }

@@ -173,6 +173,12 @@ impl Ledger {
         self.open.load(Ordering::Acquire)
     }
 
+    /// How many of them stand under the route with this id.
+    #[must_use]
+    pub fn open_of(&self, route: &str) -> usize {
+        self.groups.get(route).map_or(0, |group| group.len())
+    }
+
     /// Waits until no session is open.
     pub async fn wait_empty(&self) {
         loop {

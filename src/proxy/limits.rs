@@ -194,7 +194,13 @@ impl Limits {
         Ok(Pending { permit: Permit { limits, source, pending: Some(0), _slot: slot } })
     }
 
-    /// How many connections have not shown a name.
+    /// How many connections there may be.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.settings.connections.count()
+    }
+
+    /// How many connections have not shown a name yet.
     #[must_use]
     pub fn pending(&self) -> usize {
         self.pending.load(Ordering::Acquire)

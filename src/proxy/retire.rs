@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use tracing::{info, warn};
+use tracing::info;
 
-use crate::clock::{Clock, StepWatch};
+use crate::clock::Clock;
 use crate::proxy::connections::{Ledger, OnRemove};
 use crate::routing::table::Table;
 
@@ -31,7 +31,6 @@ pub struct Policy {
 /// publisher any more.
 pub async fn retire(ledger: Arc<Ledger>, table: Table, clock: Arc<dyn Clock>, policy: Policy) {
     let mut changes = table.subscribe();
-    let mut steps = StepWatch::new(clock.now(), clock.since_boot());
     loop {
         tokio::select! {
             told = changes.changed() => if told.is_err() { return },
@@ -40,13 +39,9 @@ pub async fn retire(ledger: Arc<Ledger>, table: Table, clock: Arc<dyn Clock>, po
         if *changes.borrow_and_update() > 0 {
             adopt(&ledger, &table, policy);
         }
-        let now = clock.now();
-        let retired = ledger.retire_due(now, Instant::now());
+        let retired = ledger.retire_due(clock.now(), Instant::now());
         if retired > 0 {
             info!(sessions = retired, "sessions were ended: their route is over");
-        }
-        if let Some(step) = steps.observe(now, clock.since_boot()) {
-            warn!(seconds = step.as_secs_f64(), "the wall clock was set");
         }
     }
 }

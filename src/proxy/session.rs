@@ -25,6 +25,7 @@ use crate::routing::route::Route;
 use crate::routing::snapshot::Miss;
 use crate::routing::table::Reader;
 use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::{Tally, Visit};
 use crate::wire::alert::Answer;
 use crate::wire::client_hello::ClientHello;
 
@@ -46,6 +47,8 @@ pub struct House<C> {
     pub clock: Arc<dyn Clock>,
     /// Where records go.
     pub log: AccessLog,
+    /// Where this worker counts.
+    pub tally: Rc<Tally>,
     /// The number of the next session, shared by all workers.
     pub numbers: Arc<AtomicU64>,
     /// How hellos are read.
@@ -86,7 +89,9 @@ pub async fn session<T: Transport, C: Connect>(client: T, arrival: Arrival, hous
     let mut entry = house.ledger.enter(draft.record.session);
     match travel(&mut client, pending, &mut entry, &mut draft, &house).await {
         Ok(Connected { backend, prefix, permit: _held }) => {
-            let relayed = relay(client, backend, prefix, house.idle, entry.handle()).await;
+            let mut meter = draft.tally.meter(draft.visit.as_ref());
+            let handle = entry.handle();
+            let relayed = relay(client, backend, prefix, house.idle, handle, &mut meter).await;
             draft.record.to_backend_bytes = relayed.to_backend;
             draft.record.to_client_bytes = relayed.to_client;
             draft.record.first_byte = relayed.first_byte.map(|at| at - draft.began);
@@ -168,6 +173,9 @@ fn find<C>(
         let route = found.map_err(|miss| draft.missed(miss))?;
         draft.took(route);
         entry.take_route(route)?;
+        if let Some(visit) = &mut draft.visit {
+            visit.open();
+        }
         if house.table.revision() == table.revision {
             return Ok(Arc::clone(route));
         }
@@ -191,6 +199,8 @@ struct Draft {
     began: Instant,
     manners: Manners,
     log: AccessLog,
+    tally: Rc<Tally>,
+    visit: Option<Visit>,
 }
 
 impl Draft {
@@ -202,6 +212,8 @@ impl Draft {
             began: Instant::now(),
             manners: Manners { answer: house.answer, plain_http: house.hello.plain_http },
             log: house.log.clone(),
+            tally: Rc::clone(&house.tally),
+            visit: None,
         }
     }
 
@@ -216,6 +228,7 @@ impl Draft {
     fn took(&mut self, route: &Route) {
         self.record.route = Some(Arc::clone(&route.id));
         self.record.app.clone_from(&route.app);
+        self.visit = Some(self.tally.visit(&route.id));
         self.manners.answer = route.refusal.unwrap_or(self.manners.answer);
     }
 
@@ -237,6 +250,8 @@ impl Draft {
 impl Drop for Draft {
     fn drop(&mut self) {
         self.record.duration = self.began.elapsed();
+        // Counted before it is written: whoever has read a record finds it counted.
+        self.tally.ended(&self.record, self.visit.take());
         self.log.write(self.record.clone());
     }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::hostname::{Hostname, Pattern};
+use crate::routing::expiry::Calendar;
 use crate::routing::route::{Claim, Origin, Phase, Route};
 use crate::wire::client_hello::Alpn;
 
@@ -24,6 +25,7 @@ pub struct Snapshot {
     one_label: Map<Hostname, Slot>,
     any_depth: Map<Hostname, Slot>,
     by_id: Map<Arc<str>, Claim>,
+    calendar: Calendar,
 }
 
 /// The routes under one pattern: those with `alpn` first.
@@ -76,7 +78,14 @@ impl Snapshot {
                 None => snapshot.insert(claim),
             }
         }
+        snapshot.calendar = Calendar::new(snapshot.claims().map(|claim| &claim.route));
         (snapshot, conflicts)
+    }
+
+    /// When its routes begin and end.
+    #[must_use]
+    pub fn calendar(&self) -> &Calendar {
+        &self.calendar
     }
 
     /// The route that a hello takes at an instant.

@@ -32,6 +32,8 @@ pub struct Document {
     pub claims: Vec<Claim>,
     /// All that is wrong, in the order of the text.
     pub faults: Vec<Fault>,
+    /// How many routes were left out for that.
+    pub left_out: usize,
     /// Whether the text is TOML at all; if not, it has no routes.
     pub parsed: bool,
 }
@@ -44,6 +46,7 @@ pub fn read(source: &Arc<str>, text: &str) -> Document {
         claims: Vec::new(),
         faults: Vec::new(),
         untold: 0,
+        left_out: 0,
     };
     let mut breaches = Vec::new();
     for piece in pieces(text) {
@@ -56,7 +59,8 @@ pub fn read(source: &Arc<str>, text: &str) -> Document {
     }
     let parsed = breaches.is_empty();
     if !parsed {
-        (reader.claims, reader.faults, reader.untold) = (Vec::new(), Vec::new(), 0);
+        (reader.claims, reader.faults) = (Vec::new(), Vec::new());
+        (reader.untold, reader.left_out) = (0, 0);
         for (span, kind) in breaches {
             reader.fault(span, kind);
         }
@@ -133,6 +137,7 @@ struct Reader<'a> {
     claims: Vec<Claim>,
     faults: Vec<Fault>,
     untold: usize,
+    left_out: usize,
 }
 
 impl Reader<'_> {
@@ -172,6 +177,7 @@ impl Reader<'_> {
         match keys::read(table, &value.span(), slips, &whereabouts) {
             Ok(route) => self.claims.push(Claim { route: Arc::new(route), origin }),
             Err(faults) => {
+                self.left_out += 1;
                 for (span, kind) in faults {
                     self.fault(base + span.start..base + span.end, kind);
                 }
@@ -189,7 +195,8 @@ impl Reader<'_> {
             let end = self.lines.place(usize::MAX..usize::MAX);
             self.faults.push(Fault { place: end, kind: FaultKind::Untold(self.untold) });
         }
-        Document { claims: self.claims, faults: self.faults, parsed }
+        let Self { claims, faults, left_out, .. } = self;
+        Document { claims, faults, left_out, parsed }
     }
 }
 

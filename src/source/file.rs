@@ -84,8 +84,12 @@ impl Reload {
 /// Reads a file or folder once. A fault is told for everything that could not be used.
 #[must_use]
 pub fn read_once(path: &Path) -> RouteSet {
-    let (claims, faults) = Shelf::new(path.to_owned(), false).look(true);
-    RouteSet { source: NAME.into(), claims, faults }
+    set_of(&mut Shelf::new(path.to_owned(), false), true)
+}
+
+fn set_of(shelf: &mut Shelf, again: bool) -> RouteSet {
+    let (claims, faults) = shelf.look(again);
+    RouteSet { source: NAME.into(), claims, faults, left_out: shelf.left_out() }
 }
 
 /// A file or folder that is watched.
@@ -122,8 +126,7 @@ impl Watched {
         let looked = tokio::task::spawn_blocking(move || {
             let mut eye = eye.lock().unwrap_or_else(PoisonError::into_inner);
             let patience = eye.watch.arm();
-            let (claims, faults) = eye.shelf.look(again);
-            (RouteSet { source: NAME.into(), claims, faults }, patience)
+            (set_of(&mut eye.shelf, again), patience)
         });
         looked.await.inspect_err(|error| error!(%error, "the routes could not be looked at")).ok()
     }

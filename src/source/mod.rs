@@ -31,6 +31,8 @@ pub struct RouteSet {
     pub claims: Vec<Claim>,
     /// What could not be used, and why.
     pub faults: Vec<Fault>,
+    /// How many routes were left out for that.
+    pub left_out: usize,
 }
 
 /// Who supplies routes.

@@ -38,6 +38,7 @@ pub(super) struct Sheet {
     digest: Option<(usize, u64)>,
     claims: Vec<Claim>,
     faults: Vec<Fault>,
+    left_out: usize,
     /// Why the file as a whole could not be read at the last look.
     trouble: Option<Fault>,
 }
@@ -61,6 +62,7 @@ impl Sheet {
             digest: None,
             claims: Vec::new(),
             faults: Vec::new(),
+            left_out: 0,
             trouble: None,
         }
     }
@@ -68,6 +70,11 @@ impl Sheet {
     /// Its last good routes.
     pub(super) fn claims(&self) -> &[Claim] {
         &self.claims
+    }
+
+    /// How many routes of the text that was parsed last are not among those.
+    pub(super) fn left_out(&self) -> usize {
+        self.left_out
     }
 
     /// What is wrong with it now: of a file that cannot be read nothing else is known.
@@ -121,6 +128,7 @@ impl Sheet {
         let read = document::read(&self.source, text);
         if read.parsed {
             self.claims = read.claims;
+            self.left_out = read.left_out;
         }
         self.faults = read.faults;
         self.trouble = None;

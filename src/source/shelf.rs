@@ -53,6 +53,11 @@ impl Shelf {
         self.judge(claims, faults)
     }
 
+    /// How many routes are left out because something is wrong with them.
+    pub(super) fn left_out(&self) -> usize {
+        self.sheets.values().map(Sheet::left_out).sum()
+    }
+
     /// Reads what is listed and lets go of what is not. `files` are sorted.
     fn read(&mut self, files: &[PathBuf], again: bool) {
         self.sheets.retain(|path, sheet| {

@@ -5,6 +5,7 @@
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tracing::level_filters::LevelFilter;
@@ -124,4 +125,21 @@ pub fn start(settings: &Settings) {
     } else {
         builder.json().flatten_event(true).try_init()
     };
+}
+
+/// How many ids one line of the log names.
+const NAMED: usize = 20;
+
+/// The first few of a list of ids, and how many more there are.
+#[derive(Debug, Clone, Copy)]
+pub struct Named<'a>(pub &'a [Arc<str>]);
+
+impl std::fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0.len())?;
+        for (index, id) in self.0.iter().take(NAMED).enumerate() {
+            write!(f, "{}{id}", if index == 0 { ": " } else { ", " })?;
+        }
+        if self.0.len() > NAMED { write!(f, " …") } else { Ok(()) }
+    }
 }

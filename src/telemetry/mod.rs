@@ -1,4 +1,6 @@
 //! What the proxy says about itself.
 
 pub mod access_log;
+pub mod almanac;
 pub mod logging;
+pub mod metrics;

@@ -40,14 +40,25 @@ pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 #[derive(Debug)]
 pub(crate) struct HeldClock {
     millis: AtomicI64,
+    since_boot: AtomicI64,
 }
 
 impl HeldClock {
     pub(crate) fn at(text: &str) -> Arc<Self> {
         let time: Timestamp = text.parse().unwrap();
-        Arc::new(Self { millis: AtomicI64::new(time.as_millisecond()) })
+        let millis = AtomicI64::new(time.as_millisecond());
+        Arc::new(Self { millis, since_boot: AtomicI64::new(0) })
     }
 
+    /// Time passes until then.
+    pub(crate) fn pass(&self, text: &str) {
+        let before = self.millis.load(Ordering::SeqCst);
+        self.set(text);
+        let passed = self.millis.load(Ordering::SeqCst) - before;
+        self.since_boot.fetch_add(passed, Ordering::SeqCst);
+    }
+
+    /// The wall clock is set.
     pub(crate) fn set(&self, text: &str) {
         let time: Timestamp = text.parse().unwrap();
         self.millis.store(time.as_millisecond(), Ordering::SeqCst);
@@ -60,7 +71,7 @@ impl Clock for HeldClock {
     }
 
     fn since_boot(&self) -> Duration {
-        SystemClock.since_boot()
+        Duration::from_millis(self.since_boot.load(Ordering::SeqCst).unsigned_abs())
     }
 }
 
@@ -86,6 +97,7 @@ impl Proxy {
         let mut config = Config::default();
         config.listen.addresses = vec!["127.0.0.1:0".parse().unwrap()];
         config.routes.path = Some(folder.path().join("routes.toml"));
+        config.admin.http = "127.0.0.1:0".to_owned().try_into().unwrap();
         config.drain.timeout = "1s".parse().unwrap();
         config.log.access =
             folder.path().join("access.log").display().to_string().try_into().unwrap();

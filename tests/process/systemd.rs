@@ -91,6 +91,7 @@ fn serve(command: &mut Command, routes: &Path, variables: &[(&str, &str)]) {
     command
         .arg("serve")
         .env("MSE_PROXY_LISTEN_ADDRESSES", "127.0.0.1:0")
+        .env("MSE_PROXY_ADMIN_HTTP", "127.0.0.1:0")
         .env("MSE_PROXY_ROUTES_PATH", routes)
         .env("MSE_PROXY_LOG_FORMAT", "json")
         .envs(variables.iter().copied());
@@ -293,11 +294,12 @@ fn activate(options: &[&str], routes: &Path) -> Daemon {
     start.args(options);
     start.arg(format!("--setenv=MSE_PROXY_ROUTES_PATH={}", routes.display()));
     start.arg("--setenv=MSE_PROXY_LOG_FORMAT=json");
+    start.arg("--setenv=MSE_PROXY_ADMIN_HTTP=");
     start.arg(command().get_program()).arg("serve").stdin(Stdio::null());
     Daemon::spawn(start)
 }
 
-/// Where the descriptors of a process listen, in their order.
+/// Where the descriptors of a process listen, in the order of the first ones.
 fn listening(process: u32) -> Vec<SocketAddr> {
     let mut of_inode = HashMap::new();
     for table in ["tcp", "tcp6"] {
@@ -314,10 +316,17 @@ fn listening(process: u32) -> Vec<SocketAddr> {
             of_inode.insert(format!("socket:[{}]", fields[9]), SocketAddr::new(ip, port));
         }
     }
-    let descriptors = (3..16).filter_map(|descriptor| {
+    let descriptors = (3..256).filter_map(|descriptor| {
         std::fs::read_link(format!("/proc/{process}/fd/{descriptor}")).ok()
     });
-    descriptors.filter_map(|link| of_inode.get(link.to_str()?).copied()).collect()
+    let mut addresses = Vec::new();
+    for address in descriptors.filter_map(|link| of_inode.get(link.to_str()?).copied()) {
+        // Each worker has descriptors of its own.
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    addresses
 }
 
 #[test]

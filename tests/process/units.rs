@@ -120,6 +120,7 @@ fn the_system_calls_that_the_proxy_makes_are_allowed() {
     let log = folder.path().join("access.log").display().to_string();
     let variables = [
         ("MSE_PROXY_LISTEN_ADDRESSES", "127.0.0.1:0"),
+        ("MSE_PROXY_ADMIN_HTTP", "127.0.0.1:0"),
         ("MSE_PROXY_ROUTES_PATH", routes.to_str().unwrap()),
         ("MSE_PROXY_LOG_FORMAT", "json"),
         ("MSE_PROXY_LOG_ACCESS", &log),

@@ -18,6 +18,7 @@ use crate::proxy::connections::Handle;
 use crate::proxy::relay::buffer;
 use crate::proxy::relay::idle::{Idle, Limits};
 use crate::proxy::transport::Transport;
+use crate::telemetry::metrics::Meter;
 
 /// Reads per direction and poll, after which other sessions of the thread get their turn. Sixteen
 /// full buffers are 1 MiB.
@@ -70,7 +71,8 @@ impl From<Relayed> for Outcome {
 }
 
 /// Relays until both sides have finished, one has broken off, nothing moves for too long, or the
-/// session is retired. `prefix` goes to the backend before anything else.
+/// session is retired. `prefix` goes to the backend before anything else; `meter` is told what
+/// moved while it moves.
 ///
 /// Both streams are consumed: they are closed when this returns, cleanly after a clean end and by
 /// a reset after any other.
@@ -80,6 +82,7 @@ pub async fn relay<C: Transport, B: Transport>(
     prefix: Vec<u8>,
     limits: Limits,
     handle: &Handle,
+    meter: &mut Meter,
 ) -> Relayed {
     let mut pump = Pump {
         to_backend: Direction::new(prefix),
@@ -89,7 +92,12 @@ pub async fn relay<C: Transport, B: Transport>(
         broken: None,
         idle: Idle::new(limits),
     };
-    let end = std::future::poll_fn(|cx| pump.poll(cx, &mut client, &mut backend, handle)).await;
+    let end = std::future::poll_fn(|cx| {
+        let end = pump.poll(cx, &mut client, &mut backend, handle);
+        meter.tell(pump.to_backend.written, pump.to_client.written);
+        end
+    })
+    .await;
     if !matches!(end, End::ClientFinished | End::BackendFinished) {
         client.reset_on_close();
         backend.reset_on_close();
@@ -360,6 +368,7 @@ mod tests {
     use tokio::time::{advance, sleep};
 
     use super::*;
+    use crate::telemetry::metrics::{Metrics, Settings};
 
     const LIMITS: Limits =
         Limits { idle: Duration::from_mins(10), half_close: Duration::from_mins(5) };
@@ -377,10 +386,10 @@ mod tests {
         let (backend, backend_side) = duplex(1024);
         let handle = std::sync::Arc::new(Handle::default());
         let (prefix, held) = (prefix.to_vec(), std::sync::Arc::clone(&handle));
-        let relay =
-            tokio::spawn(
-                async move { relay(client_side, backend_side, prefix, LIMITS, &held).await },
-            );
+        let mut meter = Metrics::new(&Settings::default()).tally().meter(None);
+        let relay = tokio::spawn(async move {
+            relay(client_side, backend_side, prefix, LIMITS, &held, &mut meter).await
+        });
         Scene { client, backend, handle, relay }
     }
 

@@ -1,0 +1,111 @@
+//! What the admin room may look at.
+//!
+//! Everything here is read at the moment of a question; nobody has to report to this room.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::clock::{Clock, Forward, Timestamp};
+use crate::proxy::connections::Ledger;
+use crate::proxy::limits::Limits;
+use crate::reconcile::Report;
+use crate::routing::table::Table;
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::{Facts, Metrics, SourceFacts};
+
+/// Where in its life the proxy is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// It waits for the first routes of that many sources.
+    Starting {
+        /// How many sources there are.
+        sources: usize,
+    },
+    /// It takes clients.
+    Ready,
+    /// It takes no new clients, and live sessions may finish.
+    Draining,
+}
+
+impl Readiness {
+    /// The word that stands for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Starting { .. } => "starting",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// What the admin room may look at.
+#[derive(Debug)]
+pub struct Eyes {
+    /// The routes.
+    pub table: Table,
+    /// Who is here.
+    pub ledger: Arc<Ledger>,
+    /// Who may come in.
+    pub limits: Arc<Limits>,
+    /// Where records go.
+    pub log: AccessLog,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What became of the sources' sets.
+    pub reports: watch::Receiver<Report>,
+    /// Where in its life the proxy is.
+    pub readiness: watch::Receiver<Readiness>,
+    /// The time of day.
+    pub clock: Arc<Forward>,
+    /// When the proxy started.
+    pub started: Timestamp,
+}
+
+impl Eyes {
+    pub(super) fn readiness(&self) -> Readiness {
+        *self.readiness.borrow()
+    }
+
+    pub(super) fn report(&self) -> Report {
+        self.reports.borrow().clone()
+    }
+
+    /// Why new clients are not welcome, if they are not.
+    pub(super) fn why_not_ready(&self) -> Option<String> {
+        match self.readiness() {
+            Readiness::Ready => None,
+            Readiness::Starting { sources } => {
+                let told = self.reports.borrow().sources.len();
+                Some(format!("starting: {told} of {sources} sources have told their routes"))
+            }
+            Readiness::Draining => {
+                Some(format!("draining: {} sessions are still open", self.ledger.open()))
+            }
+        }
+    }
+
+    /// The numbers of this moment.
+    pub(super) fn facts(&self) -> Facts {
+        let report = self.report();
+        let left_out: usize = report.sources.iter().map(|source| source.left_out).sum();
+        let sources = report.sources.iter().map(|source| SourceFacts {
+            name: Arc::clone(&source.name),
+            has_fault: source.has_fault(),
+            last_success: source.last_success,
+        });
+        Facts {
+            now: self.clock.now(),
+            clock_lead: self.clock.lead(),
+            table: self.table.current(),
+            faulty_routes: left_out + report.conflicts.len(),
+            sources: sources.collect(),
+            sessions_open: self.ledger.open(),
+            sessions_limit: self.limits.most(),
+            hellos_pending: self.limits.pending(),
+            dropped_records: self.log.dropped(),
+            is_ready: self.readiness() == Readiness::Ready,
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! What the proxy counts, in the form that Prometheus reads.
+//!
+//! Each worker counts on a [`Tally`] of its own, and whoever asks adds them up: a session costs its
+//! worker a dozen additions in memory that no other core writes, and a scrape takes no lock that
+//! the data path waits for. What others know already (open sessions, the table, the sources) is not
+//! counted twice: it is handed over as [`Facts`] at the moment of a scrape. There is no registry
+//! and nothing global. Only configured routes become labels, never a name that a client sent.
+
+mod family;
+mod histogram;
+mod process;
+mod routes;
+mod tally;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::SignedDuration;
+use prometheus::TextEncoder;
+use prometheus::proto::MetricFamily;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::outcome::Outcome;
+use crate::routing::table::Revised;
+use crate::telemetry::almanac::{DAY, HOUR};
+use family::{counter, gauge, histogram};
+use routes::Book;
+use tally::Sheet;
+
+pub use process::started_at;
+pub use routes::{OTHER, RouteCounts};
+pub use tally::{AcceptFailure, Meter, Tally, Visit};
+
+/// How Prometheus calls the form of [`Metrics::text`].
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The section `telemetry` of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// How many routes have series of their own; the others share one. A thousand routes make
+    /// about ten thousand series, which a small Prometheus takes without a thought.
+    pub max_routes: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { max_routes: 1000 }
+    }
+}
+
+/// All that is counted.
+#[derive(Debug)]
+pub struct Metrics {
+    sheets: Mutex<Vec<Arc<Sheet>>>,
+    routes: Arc<Book>,
+}
+
+/// What is read off elsewhere at the moment of a scrape.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The instant by which routes are judged.
+    pub now: Timestamp,
+    /// How far that is ahead of a wall clock that was set back.
+    pub clock_lead: SignedDuration,
+    /// The routes.
+    pub table: Revised,
+    /// Routes that were left out because something is wrong with them.
+    pub faulty_routes: usize,
+    /// Every source that has told its routes.
+    pub sources: Vec<SourceFacts>,
+    /// How many sessions are open.
+    pub sessions_open: usize,
+    /// How many there may be.
+    pub sessions_limit: usize,
+    /// How many of the open ones have not shown a name.
+    pub hellos_pending: usize,
+    /// How many access records were dropped.
+    pub dropped_records: u64,
+    /// Whether new clients are welcome.
+    pub is_ready: bool,
+}
+
+/// How one source stands.
+#[derive(Debug, Clone)]
+pub struct SourceFacts {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Whether anything in what it told last is wrong.
+    pub has_fault: bool,
+    /// When it last told a set without a fault, if it ever did.
+    pub last_success: Option<Timestamp>,
+}
+
+/// Sums over all workers since the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Totals {
+    /// Sessions that ended, by the place of their outcome in [`Outcome::ALL`].
+    pub ended: Vec<u64>,
+    /// Bytes relayed to backends.
+    pub to_backend: u64,
+    /// Bytes relayed to clients.
+    pub to_client: u64,
+}
+
+impl Metrics {
+    /// Everything at zero.
+    #[must_use]
+    pub fn new(settings: &Settings) -> Self {
+        let most = usize::try_from(settings.max_routes).unwrap_or(usize::MAX);
+        Self { sheets: Mutex::default(), routes: Arc::new(Book::new(most)) }
+    }
+
+    /// A tally for one more worker.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        let sheet = Arc::new(Sheet::default());
+        let mut sheets = self.sheets.lock().unwrap_or_else(PoisonError::into_inner);
+        sheets.push(Arc::clone(&sheet));
+        Tally::new(sheet, Arc::clone(&self.routes), sheets.len() - 1)
+    }
+
+    fn sheets(&self) -> Vec<Arc<Sheet>> {
+        self.sheets.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What was counted since the start.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let sheets = self.sheets();
+        let ended = |outcome: &Outcome| sheets.iter().map(|sheet| sheet.ended(*outcome)).sum();
+        Totals {
+            ended: Outcome::ALL.iter().map(ended).collect(),
+            to_backend: sheets.iter().map(|sheet| sheet.to_backend()).sum(),
+            to_client: sheets.iter().map(|sheet| sheet.to_client()).sum(),
+        }
+    }
+
+    /// What was counted under a route, if it has series of its own.
+    #[must_use]
+    pub fn of_route(&self, id: &str) -> Option<RouteCounts> {
+        self.routes.counts_of(id)
+    }
+
+    /// Everything in the text form. Looks at each route of the table once.
+    #[must_use]
+    pub fn text(&self, facts: &Facts) -> String {
+        self.routes.adopt(&facts.table.snapshot);
+        let mut families = self.of_sessions(facts);
+        families.extend(of_table(facts));
+        families.extend(self.routes.families(&facts.table.snapshot, facts.now));
+        families.push(gauge(
+            "mse_proxy_build_info",
+            "What runs: always 1, labelled by the version.",
+            [(vec![("version", env!("CARGO_PKG_VERSION"))], 1.0)],
+        ));
+        families.extend(process::families());
+        families.sort_unstable_by(|one, other| one.name().cmp(other.name()));
+        // Writing to memory fails for a family without a name or a sample, and there is none.
+        TextEncoder::new().encode_to_string(&families).unwrap_or_default()
+    }
+
+    fn of_sessions(&self, facts: &Facts) -> Vec<MetricFamily> {
+        let (sheets, totals) = (self.sheets(), self.totals());
+        let ended = Outcome::ALL
+            .iter()
+            .zip(&totals.ended)
+            .map(|(outcome, count)| (vec![("outcome", outcome.word())], amount(*count)));
+        let failures = AcceptFailure::ALL.map(|kind| {
+            let count = sheets.iter().map(|sheet| sheet.accept_failures(kind)).sum();
+            (vec![("kind", kind.word())], amount(count))
+        });
+        let mut families = vec![
+            counter(
+                "mse_proxy_sessions_total",
+                "Sessions that ended, refused ones included, by how they ended.",
+                ended,
+            ),
+            gauge(
+                "mse_proxy_sessions_open",
+                "Sessions that are open now.",
+                [(vec![], size(facts.sessions_open))],
+            ),
+            gauge(
+                "mse_proxy_sessions_limit",
+                "Sessions that may be open at once (limits.connections).",
+                [(vec![], size(facts.sessions_limit))],
+            ),
+            gauge(
+                "mse_proxy_hellos_pending",
+                "Open sessions whose client has not shown a name yet.",
+                [(vec![], size(facts.hellos_pending))],
+            ),
+            counter(
+                "mse_proxy_relayed_bytes_total",
+                "Bytes that were relayed, hellos included; grows while sessions run.",
+                [
+                    (vec![("direction", "to_backend")], amount(totals.to_backend)),
+                    (vec![("direction", "to_client")], amount(totals.to_client)),
+                ],
+            ),
+            counter(
+                "mse_proxy_accept_errors_total",
+                "Connections that could not be accepted, by what was missing.",
+                failures,
+            ),
+            counter(
+                "mse_proxy_access_records_dropped_total",
+                "Access records that were dropped because their reader stood still.",
+                [(vec![], amount(facts.dropped_records))],
+            ),
+            gauge(
+                "mse_proxy_ready",
+                "Whether new clients are welcome (1), or the proxy is starting or draining (0).",
+                [(vec![], f64::from(u8::from(facts.is_ready)))],
+            ),
+        ];
+        families.extend(tally::TIMES.map(|(name, help, of)| {
+            histogram(name, help, histogram::sum(sheets.iter().map(|sheet| of(sheet))))
+        }));
+        families
+    }
+}
+
+fn of_table(facts: &Facts) -> Vec<MetricFamily> {
+    let phases = facts.table.snapshot.calendar().phases(facts.now);
+    let states = [
+        ("live", phases.live),
+        ("pending", phases.pending),
+        ("expired", phases.expired),
+        ("faulty", facts.faulty_routes),
+    ];
+    let by_source = |value: fn(&SourceFacts) -> f64| {
+        let of = move |source| (vec![("source", SourceFacts::name(source))], value(source));
+        facts.sources.iter().map(of).collect::<Vec<_>>()
+    };
+    vec![
+        gauge(
+            "mse_proxy_routes",
+            "Routes by state; faulty ones were left out of the table.",
+            states.map(|(state, count)| (vec![("state", state)], size(count))),
+        ),
+        gauge(
+            "mse_proxy_routes_ending",
+            "Routes whose end comes within this time.",
+            [("1h", HOUR), ("24h", DAY)].map(|(within, time)| {
+                let ends = facts.table.snapshot.calendar().ends_within(facts.now, time);
+                (vec![("within", within)], size(ends.len()))
+            }),
+        ),
+        gauge(
+            "mse_proxy_clock_lead_seconds",
+            "How far the time that routes are judged by is ahead of a wall clock that was set back.",
+            [(vec![], facts.clock_lead.as_secs_f64())],
+        ),
+        gauge(
+            "mse_proxy_table_revision",
+            "The number of the routing table in force; rises with each change.",
+            [(vec![], amount(facts.table.revision))],
+        ),
+        gauge(
+            "mse_proxy_source_fault",
+            "Whether something is wrong with what a source of routes told last (1) or not (0).",
+            by_source(|source| f64::from(u8::from(source.has_fault))),
+        ),
+        gauge(
+            "mse_proxy_source_last_success_timestamp_seconds",
+            "When a source of routes last told a set without a fault; 0 is never.",
+            by_source(|source| source.last_success.map_or(0.0, family::unix)),
+        ),
+    ]
+}
+
+impl SourceFacts {
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// Prometheus knows only floating point; whole numbers stay exact to 2^53.
+#[expect(clippy::cast_precision_loss, reason = "the form asks for it")]
+fn amount(count: u64) -> f64 {
+    count as f64
+}
+
+fn size(count: usize) -> f64 {
+    amount(u64::try_from(count).unwrap_or(u64::MAX))
+}
