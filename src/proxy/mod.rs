@@ -10,6 +10,7 @@ pub mod backend;
 pub mod connections;
 pub mod descriptors;
 pub mod drain;
+pub mod engine;
 pub mod limits;
 pub mod listener;
 pub mod peek;
