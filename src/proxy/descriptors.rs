@@ -1,12 +1,14 @@
 //! File descriptors: as many as the system lets us have, and a word at start if they are too few.
 
 use std::io;
+use std::num::NonZero;
 
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tracing::{info, warn};
 
 use crate::proxy::limits::Settings;
+use crate::proxy::relay::pipes;
 
 /// What everything but sessions needs: listeners, runtimes, logs, watches, control, admin, and the
 /// connections over the limit that are told so.
@@ -30,7 +32,9 @@ pub fn make_room(mut settings: Settings) -> Settings {
     let Some(most) = getrlimit(Resource::Nofile).current else { return settings };
     let descriptors = usize::try_from(most).unwrap_or(usize::MAX);
     let wanted = settings.connections.count();
-    let possible = (descriptors.saturating_sub(RESERVE) / EACH).max(LEAST);
+    let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let reserve = RESERVE + EACH * pipes::MOST * workers;
+    let possible = (descriptors.saturating_sub(reserve) / EACH).max(LEAST);
     if possible < wanted {
         settings.connections = settings.connections.at_most(possible);
         warn!(

@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::Instant;
+
+use crate::proxy::engine::deadlines::{Deadline, Deadlines};
 
 /// How often a waiting loop beats, unless its observer looks more often than fits that.
 const BEAT: Duration = Duration::from_secs(1);
@@ -41,14 +43,12 @@ impl Pulses {
         Self { every: every.max(Duration::from_millis(1)), beats: Arc::default() }
     }
 
-    /// A loop that has to turn from now on. Call it within the loop's runtime.
+    /// A loop that has to turn from now on, on the worker with these deadlines.
     #[must_use]
-    pub fn join(&self, name: String) -> Pulse {
+    pub fn join(&self, name: String, deadlines: &Deadlines) -> Pulse {
         let beats = Arc::new(Beats { name, count: AtomicU64::new(0) });
         self.lock().push(Arc::clone(&beats));
-        let mut ticks = interval(self.every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Pulse { beats, ticks }
+        Pulse { beats, every: self.every, next: deadlines.unset() }
     }
 
     /// An observer of all of them.
@@ -66,7 +66,8 @@ impl Pulses {
 #[derive(Debug)]
 pub struct Pulse {
     beats: Arc<Beats>,
-    ticks: Interval,
+    every: Duration,
+    next: Deadline,
 }
 
 impl Pulse {
@@ -75,13 +76,11 @@ impl Pulse {
         self.beat();
         let mut happens = pin!(happens);
         loop {
-            tokio::select! {
-                biased;
-                happened = &mut happens => {
-                    self.beat();
-                    return happened;
-                }
-                _ = self.ticks.tick() => self.beat(),
+            self.next.set(Instant::now() + self.every);
+            let happened = self.next.bound(&mut happens).await;
+            self.beat();
+            if let Ok(happened) = happened {
+                return happened;
             }
         }
     }

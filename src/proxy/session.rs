@@ -9,12 +9,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::outcome::{Outcome, Record};
 use crate::proxy::backend::connect::Connect;
 use crate::proxy::connections::{Entry, Ledger};
+use crate::proxy::engine::deadlines::{Deadline, Deadlines, Passed};
 use crate::proxy::limits::{Limits, Pending, Permit, Slot};
 use crate::proxy::peek::{self, PeekError, Peeked, peek};
 use crate::proxy::refuse::{Manners, refuse};
@@ -43,6 +44,8 @@ pub struct House<C> {
     pub limits: Arc<Limits>,
     /// The way to the backends.
     pub dialer: C,
+    /// The worker's deadlines.
+    pub deadlines: Deadlines,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Where records go.
@@ -80,24 +83,28 @@ struct Connected<B> {
 /// Sees one client through.
 pub async fn session<T: Transport, C: Connect>(client: T, arrival: Arrival, house: Rc<House<C>>) {
     let mut draft = Draft::new(&arrival, &house);
+    let mut timer = house.deadlines.unset();
     let source = arrival.client.ip();
     let pending = match house.limits.admit(arrival.slot, source) {
         Ok(pending) => pending,
-        Err((outcome, _slot)) => return draft.refuse(client, outcome).await,
+        Err((outcome, _slot)) => return draft.refuse(client, outcome, &mut timer).await,
     };
     let mut client = client;
     let mut entry = house.ledger.enter(draft.record.session);
-    match travel(&mut client, pending, &mut entry, &mut draft, &house).await {
+    // In a box, so that who has arrived does not go on holding what the way there needed.
+    let way = travel(&mut client, pending, &mut entry, &mut draft, &house, &mut timer);
+    match Box::pin(way).await {
         Ok(Connected { backend, prefix, permit: _held }) => {
             let mut meter = draft.tally.meter(draft.visit.as_ref());
             let handle = entry.handle();
-            let relayed = relay(client, backend, prefix, house.idle, handle, &mut meter).await;
+            let relayed =
+                relay(client, backend, prefix, house.idle, handle, &mut meter, &mut timer).await;
             draft.record.to_backend_bytes = relayed.to_backend;
             draft.record.to_client_bytes = relayed.to_client;
             draft.record.first_byte = relayed.first_byte.map(|at| at - draft.began);
             draft.record.outcome = relayed.into();
         }
-        Err((outcome, _held)) => draft.refuse(client, outcome).await,
+        Err((outcome, _held)) => draft.refuse(client, outcome, &mut timer).await,
     }
 }
 
@@ -111,10 +118,11 @@ async fn travel<T: Transport, C: Connect>(
     entry: &mut Entry,
     draft: &mut Draft,
     house: &House<C>,
+    timer: &mut Deadline,
 ) -> Result<Connected<C::Stream>, (Outcome, Held)> {
-    let deadline = draft.began + house.hello.timeout.0;
+    timer.set(draft.began + house.hello.timeout.0);
     let peeked = tokio::select! {
-        peeked = timeout_at(deadline, peek(client, house.hello.max_size, &mut pending)) => peeked,
+        peeked = timer.bound(peek(client, house.hello.max_size, &mut pending)) => peeked,
         outcome = entry.handle().wait() => return Err((outcome, Err(pending))),
     };
     let Peeked { hello, prefix } = match peeked {
@@ -123,7 +131,7 @@ async fn travel<T: Transport, C: Connect>(
             draft.record.reason = reason(&error);
             return Err((Outcome::from(&error), Err(pending)));
         }
-        Err(_) => return Err((Outcome::HelloTimeout, Err(pending))),
+        Err(Passed) => return Err((Outcome::HelloTimeout, Err(pending))),
     };
     draft.saw(&hello);
     let permit = pending.named();
@@ -133,7 +141,7 @@ async fn travel<T: Transport, C: Connect>(
     };
     let dialled = Instant::now();
     let connected = tokio::select! {
-        connected = house.dialer.connect(&route) => connected,
+        connected = house.dialer.connect(&route, timer) => connected,
         outcome = entry.handle().wait() => return Err((outcome, Ok(permit))),
     };
     draft.record.connect = Some(dialled.elapsed());
@@ -241,9 +249,10 @@ impl Draft {
         outcome
     }
 
-    async fn refuse<T: Transport>(&mut self, client: T, outcome: Outcome) {
+    async fn refuse<T: Transport>(&mut self, client: T, outcome: Outcome, timer: &mut Deadline) {
         self.record.outcome = outcome;
-        refuse(client, outcome, self.manners).await;
+        // In a box: few sessions need it, and all would hold its place.
+        Box::pin(refuse(client, outcome, self.manners, timer)).await;
     }
 }
 

@@ -200,6 +200,7 @@ pub struct Listener {
     reactor: Reactor,
     registration: Option<Registration>,
     socket: std::net::TcpListener,
+    address: SocketAddr,
 }
 
 impl Listener {
@@ -209,15 +210,26 @@ impl Listener {
     /// See [`Reactor::register_listener`].
     pub fn adopt(reactor: &Reactor, socket: std::net::TcpListener) -> io::Result<Self> {
         let registration = Some(reactor.register_listener(&socket)?);
-        Ok(Self { reactor: reactor.clone(), registration, socket })
+        let address = socket.local_addr()?;
+        Ok(Self { reactor: reactor.clone(), registration, socket, address })
     }
 
     /// Where it listens.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The address of ours by which somebody came in here.
+    #[must_use]
+    pub fn reached_by(&self, socket: &Socket) -> SocketAddr {
+        if !self.address.ip().is_unspecified() {
+            // There is only one, and the kernel need not be asked.
+            return self.address;
+        }
+        // A socket that cannot name its own address is already gone.
+        let named = net::getsockname(&socket.fd).ok();
+        named.and_then(|address| address.try_into().ok()).unwrap_or(self.address)
     }
 
     /// Waits until somebody connects. At most one is taken at each turn of the worker.

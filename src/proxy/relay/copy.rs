@@ -2,7 +2,9 @@
 //!
 //! Bytes go from the socket into the thread's buffer and out again in one poll. What the other
 //! side does not take at once is kept, and the side that it came from is not read until it is
-//! gone: back-pressure needs no more memory than one buffer. When one side breaks, what it had
+//! gone: back-pressure needs no more memory than one buffer. A direction that proves bulky moves
+//! to splice(2), where the kernel passes pages on through a pipe, and comes back when it does not
+//! pay any more; the rules of closing are the same on both ways. When one side breaks, what it had
 //! sent before is still delivered, then the other side is reset as well. The pump knows no route
 //! and no clock but its idle limit.
 
@@ -15,14 +17,25 @@ use tokio::time::Instant;
 
 use crate::outcome::Outcome;
 use crate::proxy::connections::Handle;
+use crate::proxy::engine::deadlines::Deadline;
+use crate::proxy::engine::socket::Socket;
+use crate::proxy::relay::idle::{Due, Idle, Limits};
+use crate::proxy::relay::pipes::{self, Pipe};
 use crate::proxy::relay::buffer;
-use crate::proxy::relay::idle::{Idle, Limits};
 use crate::proxy::transport::Transport;
 use crate::telemetry::metrics::Meter;
 
 /// Reads per direction and poll, after which other sessions of the thread get their turn. Sixteen
 /// full buffers are 1 MiB.
 const ROUNDS: u32 = 16;
+/// So many bytes are enough for one turn as well.
+const ENOUGH: u64 = 1 << 20;
+/// Reads in a row that filled the buffer: then a direction is bulky.
+const BULKY: u8 = 4;
+/// A splice that moved less does not pay.
+const THIN: usize = 8 * 1024;
+/// So many of these in a row, and a direction is bulky no more.
+const MANY_THIN: u8 = 4;
 
 /// How a relay ended, and what it carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +96,7 @@ pub async fn relay<C: Transport, B: Transport>(
     limits: Limits,
     handle: &Handle,
     meter: &mut Meter,
+    timer: &mut Deadline,
 ) -> Relayed {
     let mut pump = Pump {
         to_backend: Direction::new(prefix),
@@ -90,11 +104,12 @@ pub async fn relay<C: Transport, B: Transport>(
         first_byte: None,
         first_finished: None,
         broken: None,
-        idle: Idle::new(limits),
+        idle: Idle::new(limits, timer),
     };
     let end = std::future::poll_fn(|cx| {
-        let end = pump.poll(cx, &mut client, &mut backend, handle);
+        let end = pump.poll(cx, &mut client, &mut backend, handle, timer);
         meter.tell(pump.to_backend.written, pump.to_client.written);
+        meter.tell_spliced(pump.to_backend.spliced + pump.to_client.spliced);
         end
     })
     .await;
@@ -133,6 +148,7 @@ impl Pump {
         client: &mut C,
         backend: &mut B,
         handle: &Handle,
+        timer: &mut Deadline,
     ) -> Poll<End> {
         if let Poll::Ready(outcome) = handle.poll_retired(cx) {
             return Poll::Ready(End::Retired(outcome));
@@ -140,11 +156,11 @@ impl Pump {
         let before = (self.to_backend.activity, self.to_client.activity);
         if self.broken != Some(Side::Backend) {
             let step = self.to_backend.poll(cx, client, backend);
-            self.note(Side::Client, step);
+            self.note(Side::Client, step, timer);
         }
         if self.broken != Some(Side::Client) {
             let step = self.to_client.poll(cx, backend, client);
-            self.note(Side::Backend, step);
+            self.note(Side::Backend, step, timer);
             if self.first_byte.is_none() && self.to_client.activity > 0 {
                 self.first_byte = Some(Instant::now());
             }
@@ -152,7 +168,7 @@ impl Pump {
             // read just now, or are waiting to be written.
             if self.broken == Some(Side::Client) && !self.to_backend.is_over() {
                 let step = self.to_backend.poll(cx, client, backend);
-                self.note(Side::Client, step);
+                self.note(Side::Client, step, timer);
             }
         }
         if let Some(end) = self.end() {
@@ -161,28 +177,31 @@ impl Pump {
         if before != (self.to_backend.activity, self.to_client.activity) {
             self.idle.touch();
         }
-        if self.idle.poll_expired(cx).is_ready() {
-            let end = if self.idle.is_half_closed() { End::HalfClosed } else { End::Idle };
-            return Poll::Ready(end);
+        while let Poll::Ready(due) = self.idle.poll_due(timer, cx) {
+            match due {
+                Due::Old => backend.keep_alive(),
+                Due::Expired if self.idle.is_half_closed() => return Poll::Ready(End::HalfClosed),
+                Due::Expired => return Poll::Ready(End::Idle),
+            }
         }
         Poll::Pending
     }
 
     /// Takes in what happened to the bytes that come from `source`.
-    fn note(&mut self, source: Side, step: Poll<Result<(), Broken>>) {
+    fn note(&mut self, source: Side, step: Poll<Result<(), Broken>>, timer: &mut Deadline) {
         let sink = if source == Side::Client { Side::Backend } else { Side::Client };
         match step {
             Poll::Pending => {}
             Poll::Ready(Ok(())) => {
                 if self.first_finished.is_none() {
                     self.first_finished = Some(source);
-                    self.idle.half_close();
+                    self.idle.half_close(timer);
                 }
             }
             Poll::Ready(Err(broken)) => {
                 let side = if broken == Broken::Source { source } else { sink };
                 self.broken.get_or_insert(side);
-                self.idle.half_close();
+                self.idle.half_close(timer);
                 // A broken side may still read as finished; that must not become a clean end.
                 match side {
                     Side::Client => self.to_backend.source_broke = true,
@@ -219,12 +238,27 @@ enum Broken {
 struct Direction {
     rest: Vec<u8>,
     rest_from: usize,
+    /// What was spliced and not yet passed on; only while there is something in it.
+    pipe: Option<Pipe>,
+    pace: Pace,
     stage: Stage,
     /// The source broke while it was written to: its end is no clean one.
     source_broke: bool,
     /// Rises with every read and write.
     activity: u64,
     written: u64,
+    spliced: u64,
+}
+
+/// Whether a direction is bulky, and the signs that it may not be what it is taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// Its bytes are copied; so many reads in a row filled the buffer.
+    Copy(u8),
+    /// They are spliced; so many splices in a row were thin.
+    Splice(u8),
+    /// They are copied for good: something about these sockets cannot be spliced.
+    OnlyCopy,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -244,10 +278,13 @@ impl Direction {
         Self {
             rest,
             rest_from: 0,
+            pipe: None,
+            pace: Pace::Copy(0),
             stage: Stage::Open,
             source_broke: false,
             activity: 0,
             written: 0,
+            spliced: 0,
         }
     }
 
@@ -262,8 +299,12 @@ impl Direction {
         source: &mut S,
         sink: &mut D,
     ) -> Poll<Result<(), Broken>> {
+        let enough = self.written + ENOUGH;
         for _ in 0..ROUNDS {
-            match self.poll_rest(cx, sink) {
+            if self.written >= enough {
+                break;
+            }
+            match self.poll_owed(cx, sink) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(_)) => return self.over(Err(Broken::Sink)),
                 Poll::Ready(Ok(())) => {}
@@ -278,7 +319,7 @@ impl Direction {
                         Poll::Ready(Err(_)) => self.over(Err(Broken::Sink)),
                     };
                 }
-                Stage::Open => match self.poll_through(cx, source, sink) {
+                Stage::Open => match self.poll_open(cx, source, sink) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(stage)) => self.stage = stage,
                     Poll::Ready(Err(_)) => return self.over(Err(Broken::Sink)),
@@ -292,7 +333,33 @@ impl Direction {
     fn over(&mut self, how: Result<(), Broken>) -> Poll<Result<(), Broken>> {
         self.stage = Stage::Over;
         self.rest = Vec::new();
+        self.pipe = None;
         Poll::Ready(how)
+    }
+
+    /// Passes on what was taken from the source and not yet given to the sink.
+    fn poll_owed<D: Transport>(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut D,
+    ) -> Poll<io::Result<()>> {
+        // Bytes are in one of the two, never in both.
+        if let (Some(pipe), Some(socket)) = (&mut self.pipe, sink.as_socket()) {
+            while pipe.holds > 0 {
+                let count = match socket.poll_splice_from(cx, pipe.output(), pipe.holds) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(Ok(count)) => count,
+                };
+                pipe.holds = pipe.holds.saturating_sub(count);
+                self.activity += 1;
+                self.written += count as u64;
+                self.spliced += count as u64;
+            }
+            self.pipe.take().into_iter().for_each(pipes::give_back);
+        }
+        self.poll_rest(cx, sink)
     }
 
     /// Writes what an earlier poll could not.
@@ -319,6 +386,69 @@ impl Direction {
         Poll::Ready(Ok(()))
     }
 
+    /// Takes bytes from the source in the way that pays; tells the stage that follows.
+    fn poll_open<S: Transport, D: Transport>(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut S,
+        sink: &mut D,
+    ) -> Poll<io::Result<Stage>> {
+        if let Pace::Splice(thin) = self.pace
+            && let (Some(from), Some(_)) = (source.as_socket(), sink.as_socket())
+        {
+            match self.poll_splice(cx, from, thin) {
+                Poll::Ready(None) => self.pace = Pace::Copy(0),
+                Poll::Ready(Some(stage)) => return Poll::Ready(Ok(stage)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        self.poll_through(cx, source, sink)
+    }
+
+    /// Fills a pipe from the source once; none, if this cannot be.
+    fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &Socket,
+        thin: u8,
+    ) -> Poll<Option<Stage>> {
+        // A pipe is taken only for bytes that are there.
+        std::task::ready!(source.poll_read_ready(cx));
+        let Some(mut pipe) = pipes::take() else { return Poll::Ready(None) };
+        let count = match source.poll_splice_into(cx, pipe.input(), pipe.size()) {
+            Poll::Ready(Ok(count)) => count,
+            other => {
+                pipes::give_back(pipe);
+                return match other {
+                    Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::InvalidInput => {
+                        self.pace = Pace::OnlyCopy;
+                        Poll::Ready(None)
+                    }
+                    Poll::Ready(_) => Poll::Ready(Some(Stage::SourceBroken)),
+                    Poll::Pending => Poll::Pending,
+                };
+            }
+        };
+        pipe.holds = count;
+        if count == 0 {
+            pipes::give_back(pipe);
+            return Poll::Ready(Some(self.ended()));
+        }
+        self.pipe = Some(pipe);
+        self.activity += 1;
+        self.pace = match thin {
+            _ if count >= THIN => Pace::Splice(0),
+            MANY_THIN.. => Pace::Copy(0),
+            thin => Pace::Splice(thin + 1),
+        };
+        Poll::Ready(Some(Stage::Open))
+    }
+
+    /// The stage after the source's last byte.
+    fn ended(&self) -> Stage {
+        if self.source_broke { Stage::SourceBroken } else { Stage::Finishing }
+    }
+
     /// Reads once and writes at once; tells the stage that follows.
     fn poll_through<S: Transport, D: Transport>(
         &mut self,
@@ -335,11 +465,15 @@ impl Direction {
             }
             let bytes = read.filled();
             if bytes.is_empty() {
-                let broke = self.source_broke;
-                let stage = if broke { Stage::SourceBroken } else { Stage::Finishing };
-                return Poll::Ready(Ok(stage));
+                return Poll::Ready(Ok(self.ended()));
             }
             self.activity += 1;
+            self.pace = match self.pace {
+                Pace::Copy(_) if bytes.len() < buffer::SIZE => Pace::Copy(0),
+                Pace::Copy(BULKY..) => Pace::Splice(0),
+                Pace::Copy(full) => Pace::Copy(full + 1),
+                other => other,
+            };
             let count = match Pin::new(sink).poll_write(cx, bytes) {
                 Poll::Pending => 0,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),

@@ -101,6 +101,8 @@ pub struct Totals {
     pub to_backend: u64,
     /// Bytes relayed to clients.
     pub to_client: u64,
+    /// Bytes of both directions that the kernel moved through pipes.
+    pub spliced: u64,
 }
 
 impl Metrics {
@@ -133,6 +135,7 @@ impl Metrics {
             ended: Outcome::ALL.iter().map(ended).collect(),
             to_backend: sheets.iter().map(|sheet| sheet.to_backend()).sum(),
             to_client: sheets.iter().map(|sheet| sheet.to_client()).sum(),
+            spliced: sheets.iter().map(|sheet| sheet.spliced()).sum(),
         }
     }
 
@@ -198,6 +201,11 @@ impl Metrics {
                     (vec![("direction", "to_backend")], amount(totals.to_backend)),
                     (vec![("direction", "to_client")], amount(totals.to_client)),
                 ],
+            ),
+            counter(
+                "mse_proxy_splice_bytes_total",
+                "Relayed bytes, of both directions, that were spliced instead of copied.",
+                [(vec![], amount(totals.spliced))],
             ),
             counter(
                 "mse_proxy_accept_errors_total",

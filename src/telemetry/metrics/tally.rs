@@ -48,6 +48,7 @@ pub(super) struct Sheet {
     ended: [AtomicU64; Outcome::ALL.len()],
     to_backend: AtomicU64,
     to_client: AtomicU64,
+    spliced: AtomicU64,
     accept_failures: [AtomicU64; AcceptFailure::ALL.len()],
     hello_bytes: Histogram,
     hello: Histogram,
@@ -84,6 +85,7 @@ impl Default for Sheet {
             ended: [const { AtomicU64::new(0) }; Outcome::ALL.len()],
             to_backend: AtomicU64::new(0),
             to_client: AtomicU64::new(0),
+            spliced: AtomicU64::new(0),
             accept_failures: [const { AtomicU64::new(0) }; AcceptFailure::ALL.len()],
             hello_bytes: Histogram::new(histogram::HELLO_SIZES),
             hello: Histogram::new(histogram::TIMES),
@@ -104,6 +106,10 @@ impl Sheet {
 
     pub(super) fn to_client(&self) -> u64 {
         self.to_client.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn spliced(&self) -> u64 {
+        self.spliced.load(Ordering::Relaxed)
     }
 
     pub(super) fn accept_failures(&self, kind: AcceptFailure) -> u64 {
@@ -165,6 +171,7 @@ impl Tally {
             shard: self.shard,
             to_backend: 0,
             to_client: 0,
+            spliced: 0,
         }
     }
 
@@ -224,9 +231,18 @@ pub struct Meter {
     shard: usize,
     to_backend: u64,
     to_client: u64,
+    spliced: u64,
 }
 
 impl Meter {
+    /// Tells how many bytes of both directions went through pipes.
+    pub fn tell_spliced(&mut self, spliced: u64) {
+        let more = spliced - std::mem::replace(&mut self.spliced, spliced);
+        if more > 0 {
+            self.sheet.spliced.fetch_add(more, Ordering::Relaxed);
+        }
+    }
+
     /// Tells how far each direction has come. Meant to be called after every poll of the relay:
     /// it costs two comparisons when nothing moved, and two additions on lines of this worker's
     /// own for each direction that did (some ten nanoseconds beside two system calls).
