@@ -42,14 +42,15 @@ pub async fn refuse<S: Transport>(
 ) {
     timer.set(Instant::now() + LINGER);
     // Whoever has gone, or does not listen, gets no second try; the bounds hold in any case.
-    let _ = timer.bound(async {
-        if let Some(bytes) = words(outcome, manners) {
-            client.write_all(&bytes).await?;
-        }
-        client.shutdown().await?;
-        tokio::io::copy(&mut (&mut client).take(LINGER_BYTES), &mut tokio::io::sink()).await
-    })
-    .await;
+    let _ = timer
+        .bound(async {
+            if let Some(bytes) = words(outcome, manners) {
+                client.write_all(&bytes).await?;
+            }
+            client.shutdown().await?;
+            tokio::io::copy(&mut (&mut client).take(LINGER_BYTES), &mut tokio::io::sink()).await
+        })
+        .await;
 }
 
 fn words(outcome: Outcome, manners: Manners) -> Option<Vec<u8>> {

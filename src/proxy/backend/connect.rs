@@ -11,8 +11,8 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use rustix::net::sockopt::set_tcp_nodelay;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::endpoint::Endpoint;

@@ -341,6 +341,19 @@ fn slot_of(tick: u64) -> usize {
 }
 
 #[cfg(test)]
+impl Deadlines {
+    /// Turns by tokio's clock, which a test may have paused; the last seconds of a long wait come
+    /// up at most one second late.
+    pub(crate) async fn turn_for_ever(self) {
+        loop {
+            let wait = self.next(Instant::now()).unwrap_or(Duration::MAX);
+            tokio::time::sleep(wait.clamp(TICK, Duration::from_secs(1))).await;
+            self.turn(Instant::now());
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

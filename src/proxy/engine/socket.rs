@@ -12,11 +12,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use rustix::io::Errno;
+use rustix::net::addr::SocketAddrArg;
 use rustix::net::{
     self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType,
     ipproto,
 };
-use rustix::net::addr::SocketAddrArg;
 use rustix::pipe::{SpliceFlags, splice};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -161,7 +161,8 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let free = buffer.initialize_unfilled();
         let room = free.len();
-        let receive = || net::recv(&self.fd, &mut *free, RecvFlags::empty()).map(|(count, _)| count);
+        let receive =
+            || net::recv(&self.fd, &mut *free, RecvFlags::empty()).map(|(count, _)| count);
         let count = ready!(self.poll_io(cx, Ready::READ, receive))?;
         if 0 < count && count < room {
             self.registration.exhausted(Ready::READ);

@@ -19,9 +19,9 @@ use crate::outcome::Outcome;
 use crate::proxy::connections::Handle;
 use crate::proxy::engine::deadlines::Deadline;
 use crate::proxy::engine::socket::Socket;
+use crate::proxy::relay::buffer;
 use crate::proxy::relay::idle::{Due, Idle, Limits};
 use crate::proxy::relay::pipes::{self, Pipe};
-use crate::proxy::relay::buffer;
 use crate::proxy::transport::Transport;
 use crate::telemetry::metrics::Meter;
 
@@ -498,14 +498,18 @@ mod tests {
     use std::time::Duration;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-    use tokio::task::JoinHandle;
+    use tokio::task::{JoinHandle, LocalSet, spawn_local};
     use tokio::time::{advance, sleep};
 
     use super::*;
+    use crate::proxy::engine::deadlines::Deadlines;
     use crate::telemetry::metrics::{Metrics, Settings};
 
     const LIMITS: Limits =
         Limits { idle: Duration::from_mins(10), half_close: Duration::from_mins(5) };
+
+    /// How late simulated deadlines may come up.
+    const SOON: Duration = Duration::from_secs(2);
 
     struct Scene {
         client: DuplexStream,
@@ -521,71 +525,86 @@ mod tests {
         let handle = std::sync::Arc::new(Handle::default());
         let (prefix, held) = (prefix.to_vec(), std::sync::Arc::clone(&handle));
         let mut meter = Metrics::new(&Settings::default()).tally().meter(None);
-        let relay = tokio::spawn(async move {
-            relay(client_side, backend_side, prefix, LIMITS, &held, &mut meter).await
+        let deadlines = Deadlines::new(Instant::now());
+        spawn_local(deadlines.clone().turn_for_ever());
+        let mut timer = deadlines.unset();
+        let relay = spawn_local(async move {
+            relay(client_side, backend_side, prefix, LIMITS, &held, &mut meter, &mut timer).await
         });
         Scene { client, backend, handle, relay }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_relay_that_moves_lives_for_ever_and_one_that_does_not_is_ended() {
-        let Scene { mut client, mut backend, relay, .. } = scene(b"hello");
-        let began = Instant::now();
-        for _ in 0..100 {
-            sleep(Duration::from_secs(9 * 60 + 59)).await;
-            client.write_all(b"x").await.unwrap();
-            backend.write_all(b"y").await.unwrap();
-        }
-        assert!(!relay.is_finished());
-        let moved = Instant::now();
-        let relayed = relay.await.unwrap();
-        assert_eq!(relayed.end, End::Idle);
-        assert_eq!(moved.elapsed(), LIMITS.idle);
-        assert!(began.elapsed() > Duration::from_hours(16));
-        assert_eq!((relayed.to_backend, relayed.to_client), (105, 100));
+        let test = async {
+            let Scene { mut client, mut backend, relay, .. } = scene(b"hello");
+            let began = Instant::now();
+            for _ in 0..100 {
+                sleep(Duration::from_secs(9 * 60 + 59)).await;
+                client.write_all(b"x").await.unwrap();
+                backend.write_all(b"y").await.unwrap();
+            }
+            assert!(!relay.is_finished());
+            let moved = Instant::now();
+            let relayed = relay.await.unwrap();
+            assert_eq!(relayed.end, End::Idle);
+            assert!((LIMITS.idle..LIMITS.idle + SOON).contains(&moved.elapsed()));
+            assert!(began.elapsed() > Duration::from_hours(16));
+            assert_eq!((relayed.to_backend, relayed.to_client), (105, 100));
+        };
+        LocalSet::new().run_until(test).await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn once_one_side_has_finished_the_shorter_limit_holds() {
-        let Scene { client, mut backend, relay, .. } = scene(b"");
-        let (mut client_read, mut client_write) = tokio::io::split(client);
-        sleep(Duration::from_mins(9)).await;
-        client_write.shutdown().await.unwrap();
-        sleep(Duration::from_mins(4)).await;
-        backend.write_all(b"still here").await.unwrap();
-        let moved = Instant::now();
-        let mut read = [0; 10];
-        client_read.read_exact(&mut read).await.unwrap();
-        assert_eq!(relay.await.unwrap().end, End::HalfClosed);
-        assert_eq!(moved.elapsed(), LIMITS.half_close);
+        let test = async {
+            let Scene { client, mut backend, relay, .. } = scene(b"");
+            let (mut client_read, mut client_write) = tokio::io::split(client);
+            sleep(Duration::from_mins(9)).await;
+            client_write.shutdown().await.unwrap();
+            sleep(Duration::from_mins(4)).await;
+            backend.write_all(b"still here").await.unwrap();
+            let moved = Instant::now();
+            let mut read = [0; 10];
+            client_read.read_exact(&mut read).await.unwrap();
+            assert_eq!(relay.await.unwrap().end, End::HalfClosed);
+            assert!((LIMITS.half_close..LIMITS.half_close + SOON).contains(&moved.elapsed()));
+        };
+        LocalSet::new().run_until(test).await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_retired_session_ends_at_once_with_the_reason_given_first() {
-        let Scene { handle, relay, client: _client, backend: _backend, .. } = scene(b"hello");
-        advance(Duration::from_secs(1)).await;
-        handle.retire(Outcome::RouteExpired);
-        handle.retire(Outcome::Drained);
-        let relayed = relay.await.unwrap();
-        assert_eq!(Outcome::from(relayed), Outcome::RouteExpired);
+        let test = async {
+            let Scene { handle, relay, client: _client, backend: _backend, .. } = scene(b"hello");
+            advance(Duration::from_secs(1)).await;
+            handle.retire(Outcome::RouteExpired);
+            handle.retire(Outcome::Drained);
+            let relayed = relay.await.unwrap();
+            assert_eq!(Outcome::from(relayed), Outcome::RouteExpired);
+        };
+        LocalSet::new().run_until(test).await;
     }
 
     #[tokio::test]
     async fn bytes_that_the_sink_does_not_take_stop_the_source() {
-        let Scene { mut client, mut backend, relay, .. } = scene(b"");
-        // 1 KiB fits in each in-memory stream and 64 KiB in the pump; a MiB does not.
-        let sent = vec![7; 1 << 20];
-        let mut given = 0;
-        while let Ok(count) =
-            tokio::time::timeout(Duration::from_millis(100), client.write(&sent)).await
-        {
-            given += count.unwrap();
-        }
-        assert!(given <= buffer::SIZE + 2 * 1024, "{given} bytes went in");
-        let mut received = vec![0; given];
-        backend.read_exact(&mut received).await.unwrap();
-        drop((client, backend));
-        assert_eq!(relay.await.unwrap().to_backend, given as u64);
+        let test = async {
+            let Scene { mut client, mut backend, relay, .. } = scene(b"");
+            // 1 KiB fits in each in-memory stream and 64 KiB in the pump; a MiB does not.
+            let sent = vec![7; 1 << 20];
+            let mut given = 0;
+            while let Ok(count) =
+                tokio::time::timeout(Duration::from_millis(100), client.write(&sent)).await
+            {
+                given += count.unwrap();
+            }
+            assert!(given <= buffer::SIZE + 2 * 1024, "{given} bytes went in");
+            let mut received = vec![0; given];
+            backend.read_exact(&mut received).await.unwrap();
+            drop((client, backend));
+            assert_eq!(relay.await.unwrap().to_backend, given as u64);
+        };
+        LocalSet::new().run_until(test).await;
     }
 
     #[tokio::test]
