@@ -76,8 +76,11 @@ fn a_second_sigterm_cuts_at_once() {
     std::fs::write(&routes, route("app.test", address, "")).unwrap();
     let mut daemon = Daemon::serve(&routes, &[("MSE_PROXY_DRAIN_TIMEOUT", "10m")]);
     let mut client = daemon.dial();
-    client.write_all(&hello("app.test")).unwrap();
-    let _reached = listener.accept().unwrap();
+    let hello = hello("app.test");
+    client.write_all(&hello).unwrap();
+    // Relayed, and not merely connected: who is cut while connecting is refused instead.
+    let mut reached = listener.accept().unwrap().0;
+    reached.read_exact(&mut vec![0; hello.len()]).unwrap();
     daemon.signal(Signal::TERM);
     daemon.wait_log("draining");
     daemon.signal(Signal::TERM);

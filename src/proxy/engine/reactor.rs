@@ -143,7 +143,7 @@ impl Reactor {
         let _ = epoll::delete(&self.shared.epoll, socket);
     }
 
-    /// Lets an event descriptor end the waiting of [`Reactor::turn`].
+    /// Lets an event descriptor end the waiting of [`Reactor::wait`].
     pub(super) fn register_alarm(&self, alarm: impl AsFd) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::ET;
         Ok(epoll::add(&self.shared.epoll, alarm, EventData::new_u64(NOBODY), flags)?)
@@ -155,46 +155,51 @@ impl Reactor {
         self.shared.brought.get()
     }
 
-    /// Waits for events, at most for so long, and wakes those whom they concern.
-    pub(super) fn turn(&self, events: &mut Events, longest: Option<Duration>) -> io::Result<()> {
+    /// Waits for events, at most for so long.
+    pub(super) fn wait(&self, events: &mut Events, longest: Option<Duration>) -> io::Result<()> {
         let longest = longest.map(|time| Timespec {
             tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: time.subsec_nanos().into(),
         });
-        let count = match epoll::wait(&self.shared.epoll, &mut events.0[..], longest.as_ref()) {
+        events.count = match epoll::wait(&self.shared.epoll, &mut events.all[..], longest.as_ref())
+        {
             Ok(count) => count,
             Err(rustix::io::Errno::INTR) => 0,
             Err(error) => return Err(error.into()),
         };
-        self.shared.brought.set(count);
-        for event in events.0.iter().take(count) {
+        Ok(())
+    }
+
+    /// Notes the events and wakes those whom they concern. No task may run before all of them are
+    /// noted: none can then close a socket whose event is still to come and hand its place on.
+    pub(super) fn note(&self, events: &Events) {
+        self.shared.brought.set(events.count);
+        for event in events.all.iter().take(events.count) {
             let (flags, key) = (event.flags, event.data.u64());
             let waker = {
                 let mut entries = self.shared.entries.borrow_mut();
-                let Some(entry) = usize::try_from(key).ok().and_then(|key| entries.get_mut(key))
-                else {
-                    continue;
-                };
+                let key = usize::try_from(key).ok();
+                let Some(entry) = key.and_then(|key| entries.get_mut(key)) else { continue };
                 entry.ready = entry.ready.and(flags.into());
                 entry.waker.take()
             };
-            // No task runs before all events are in, so none can close a socket whose event is
-            // still to come and hand its place to another.
             if let Some(waker) = waker {
                 waker.wake();
             }
         }
-        Ok(())
     }
 }
 
 /// Room for the events of a turn.
-pub(super) struct Events(Box<[Event]>);
+pub(super) struct Events {
+    all: Box<[Event]>,
+    count: usize,
+}
 
 impl Default for Events {
     fn default() -> Self {
         let none = Event { flags: EventFlags::empty(), data: EventData::new_u64(NOBODY) };
-        Self(vec![none; EVENTS].into_boxed_slice())
+        Self { all: vec![none; EVENTS].into_boxed_slice(), count: 0 }
     }
 }
 

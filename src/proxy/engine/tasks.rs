@@ -109,8 +109,9 @@ pub(super) fn run<T: 'static>(
         if alarm.is_raised.load(Ordering::SeqCst) {
             longest = Some(Duration::ZERO);
         }
-        reactor.turn(&mut events, longest)?;
+        reactor.wait(&mut events, longest)?;
         alarm.is_parked.store(false, Ordering::SeqCst);
+        reactor.note(&events);
         deadlines.turn(Instant::now());
     }
 }

@@ -155,10 +155,12 @@ impl Pump {
         }
         let before = (self.to_backend.activity, self.to_client.activity);
         if self.broken != Some(Side::Backend) {
+            self.to_backend.is_last = self.to_client.is_over();
             let step = self.to_backend.poll(cx, client, backend);
             self.note(Side::Client, step, timer);
         }
         if self.broken != Some(Side::Client) {
+            self.to_client.is_last = self.to_backend.is_over();
             let step = self.to_client.poll(cx, backend, client);
             self.note(Side::Backend, step, timer);
             if self.first_byte.is_none() && self.to_client.activity > 0 {
@@ -244,6 +246,8 @@ struct Direction {
     stage: Stage,
     /// The source broke while it was written to: its end is no clean one.
     source_broke: bool,
+    /// The other direction is over: closing both sockets says all that is left to be said.
+    is_last: bool,
     /// Rises with every read and write.
     activity: u64,
     written: u64,
@@ -282,6 +286,7 @@ impl Direction {
             pace: Pace::Copy(0),
             stage: Stage::Open,
             source_broke: false,
+            is_last: false,
             activity: 0,
             written: 0,
             spliced: 0,
@@ -312,6 +317,7 @@ impl Direction {
             match self.stage {
                 Stage::Over => return Poll::Pending,
                 Stage::SourceBroken => return self.over(Err(Broken::Source)),
+                Stage::Finishing if self.is_last => return self.over(Ok(())),
                 Stage::Finishing => {
                     return match Pin::new(&mut *sink).poll_shutdown(cx) {
                         Poll::Pending => Poll::Pending,
