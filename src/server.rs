@@ -386,7 +386,7 @@ impl Plan {
             numbers: self.numbers,
             hello: self.config.hello,
             answer: self.config.refusal.answer,
-            idle: (&self.config.relay).into(),
+            idle: Rc::new((&self.config.relay).into()),
         }
     }
 }

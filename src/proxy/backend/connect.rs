@@ -105,7 +105,7 @@ pub trait Connect: 'static {
     /// What a connection is.
     type Stream: Transport;
 
-    /// Connects to one endpoint of the route, or gives up when its budget is spent. `timer` is the
+    /// Connects to one endpoint of the route, and tells its place among them; or gives up when its budget is spent. `timer` is the
     /// session's own, and free to be set meanwhile.
     ///
     /// # Errors
@@ -114,7 +114,7 @@ pub trait Connect: 'static {
         &self,
         route: &Route,
         timer: &mut Deadline,
-    ) -> impl Future<Output = Result<(Self::Stream, Endpoint), ConnectError>>;
+    ) -> impl Future<Output = Result<(Self::Stream, usize), ConnectError>>;
 }
 
 /// Connects over the network.
@@ -188,7 +188,7 @@ impl Connect for Dialer {
         &self,
         route: &Route,
         timer: &mut Deadline,
-    ) -> Result<(Socket, Endpoint), ConnectError> {
+    ) -> Result<(Socket, usize), ConnectError> {
         let deadline = Instant::now() + self.budget;
         let mut pause = FIRST_PAUSE;
         loop {
@@ -196,7 +196,7 @@ impl Connect for Dialer {
             for (index, endpoint) in route.backends.iter().enumerate() {
                 let share = share(deadline, route.backends.len() - index);
                 match self.dial(endpoint, share, timer).await {
-                    Ok(stream) => return Ok((stream, endpoint.clone())),
+                    Ok(stream) => return Ok((stream, index)),
                     Err(error) => last = error,
                 }
             }

@@ -10,7 +10,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
 use tokio::io::ReadBuf;
 use tokio::time::Instant;
@@ -83,45 +84,60 @@ impl From<Relayed> for Outcome {
     }
 }
 
-/// Relays until both sides have finished, one has broken off, nothing moves for too long, or the
-/// session is retired. `prefix` goes to the backend before anything else; `meter` is told what
-/// moved while it moves.
+/// Two streams and what moves between them.
 ///
-/// Both streams are consumed: they are closed when this returns, cleanly after a clean end and by
-/// a reset after any other.
-pub async fn relay<C: Transport, B: Transport>(
-    mut client: C,
-    mut backend: B,
-    prefix: Vec<u8>,
-    limits: Limits,
-    handle: &Handle,
-    meter: &mut Meter,
-    timer: &mut Deadline,
-) -> Relayed {
-    let mut pump = Pump {
-        to_backend: Direction::new(prefix),
-        to_client: Direction::new(Vec::new()),
-        first_byte: None,
-        first_finished: None,
-        broken: None,
-        idle: Idle::new(limits, timer),
-    };
-    let end = std::future::poll_fn(|cx| {
-        let end = pump.poll(cx, &mut client, &mut backend, handle, timer);
+/// It goes on until both sides have finished, one has broken off, nothing moves for too long, or
+/// the session is retired.
+#[derive(Debug)]
+pub struct Relay<C, B> {
+    client: C,
+    backend: B,
+    pump: Pump,
+}
+
+impl<C: Transport, B: Transport> Relay<C, B> {
+    /// A relay that has not moved anything yet; `prefix` goes to the backend before anything else.
+    pub fn new(
+        client: C,
+        backend: B,
+        prefix: Vec<u8>,
+        limits: Rc<Limits>,
+        timer: &mut Deadline,
+    ) -> Self {
+        let pump = Pump {
+            to_backend: Direction::new(prefix),
+            to_client: Direction::new(Vec::new()),
+            first_byte: None,
+            first_finished: None,
+            broken: None,
+            idle: Idle::new(limits, timer),
+        };
+        Self { client, backend, pump }
+    }
+
+    /// Moves what can be moved; ready when nothing more will move. `meter` is told what moved.
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        handle: &Handle,
+        meter: &mut Meter,
+        timer: &mut Deadline,
+    ) -> Poll<End> {
+        let Self { client, backend, pump } = self;
+        let end = pump.poll(cx, client, backend, handle, timer);
         meter.tell(pump.to_backend.written, pump.to_client.written);
         meter.tell_spliced(pump.to_backend.spliced + pump.to_client.spliced);
         end
-    })
-    .await;
-    if !matches!(end, End::ClientFinished | End::BackendFinished) {
-        client.reset_on_close();
-        backend.reset_on_close();
     }
-    Relayed {
-        to_backend: pump.to_backend.written,
-        to_client: pump.to_client.written,
-        first_byte: pump.first_byte,
-        end,
+
+    /// Closes both streams, cleanly after a clean end and by a reset after any other.
+    pub fn end(self, end: End) -> Relayed {
+        if !matches!(end, End::ClientFinished | End::BackendFinished) {
+            self.client.reset_on_close();
+            self.backend.reset_on_close();
+        }
+        let Pump { to_backend, to_client, first_byte, .. } = self.pump;
+        Relayed { to_backend: to_backend.written, to_client: to_client.written, first_byte, end }
     }
 }
 
@@ -131,6 +147,7 @@ enum Side {
     Backend,
 }
 
+#[derive(Debug)]
 struct Pump {
     to_backend: Direction,
     to_client: Direction,
@@ -238,10 +255,7 @@ enum Broken {
 /// One direction: what was read and not yet written, and how far it has come.
 #[derive(Debug)]
 struct Direction {
-    rest: Vec<u8>,
-    rest_from: usize,
-    /// What was spliced and not yet passed on; only while there is something in it.
-    pipe: Option<Pipe>,
+    owed: Owed,
     pace: Pace,
     stage: Stage,
     /// The source broke while it was written to: its end is no clean one.
@@ -252,6 +266,22 @@ struct Direction {
     activity: u64,
     written: u64,
     spliced: u64,
+}
+
+/// What was taken from the source and not yet given to the sink. Nothing, most of the time.
+#[derive(Debug)]
+enum Owed {
+    Nothing,
+    /// Bytes that were copied, from this one on.
+    Bytes(Box<(Vec<u8>, usize)>),
+    /// Bytes that are in a pipe.
+    Pipe(Box<Pipe>),
+}
+
+impl Owed {
+    fn bytes(bytes: Vec<u8>) -> Self {
+        if bytes.is_empty() { Self::Nothing } else { Self::Bytes(Box::new((bytes, 0))) }
+    }
 }
 
 /// Whether a direction is bulky, and the signs that it may not be what it is taken for.
@@ -278,11 +308,9 @@ enum Stage {
 }
 
 impl Direction {
-    fn new(rest: Vec<u8>) -> Self {
+    fn new(prefix: Vec<u8>) -> Self {
         Self {
-            rest,
-            rest_from: 0,
-            pipe: None,
+            owed: Owed::bytes(prefix),
             pace: Pace::Copy(0),
             stage: Stage::Open,
             source_broke: false,
@@ -338,8 +366,7 @@ impl Direction {
 
     fn over(&mut self, how: Result<(), Broken>) -> Poll<Result<(), Broken>> {
         self.stage = Stage::Over;
-        self.rest = Vec::new();
-        self.pipe = None;
+        self.owed = Owed::Nothing;
         Poll::Ready(how)
     }
 
@@ -349,47 +376,35 @@ impl Direction {
         cx: &mut Context<'_>,
         sink: &mut D,
     ) -> Poll<io::Result<()>> {
-        // Bytes are in one of the two, never in both.
-        if let (Some(pipe), Some(socket)) = (&mut self.pipe, sink.as_socket()) {
-            while pipe.holds > 0 {
-                let count = match socket.poll_splice_from(cx, pipe.output(), pipe.holds) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                    Poll::Ready(Ok(count)) => count,
-                };
-                pipe.holds = pipe.holds.saturating_sub(count);
-                self.activity += 1;
-                self.written += count as u64;
+        loop {
+            let (count, is_done, is_spliced) = match &mut self.owed {
+                Owed::Nothing => return Poll::Ready(Ok(())),
+                Owed::Bytes(owed) => {
+                    let (bytes, from) = &mut **owed;
+                    let rest = bytes.get(*from..).unwrap_or_default();
+                    let count = ready!(Pin::new(&mut *sink).poll_write(cx, rest))?;
+                    *from += count;
+                    (count, *from >= bytes.len(), false)
+                }
+                Owed::Pipe(pipe) => {
+                    // Only a socket is spliced to.
+                    let Some(socket) = sink.as_socket() else { return Poll::Ready(Ok(())) };
+                    let count = ready!(socket.poll_splice_from(cx, pipe.output(), pipe.holds))?;
+                    pipe.holds = pipe.holds.saturating_sub(count);
+                    (count, pipe.holds == 0, true)
+                }
+            };
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.count(count);
+            if is_spliced {
                 self.spliced += count as u64;
             }
-            self.pipe.take().into_iter().for_each(pipes::give_back);
-        }
-        self.poll_rest(cx, sink)
-    }
-
-    /// Writes what an earlier poll could not.
-    fn poll_rest<D: Transport>(
-        &mut self,
-        cx: &mut Context<'_>,
-        sink: &mut D,
-    ) -> Poll<io::Result<()>> {
-        while let Some(bytes @ [_, ..]) = self.rest.get(self.rest_from..) {
-            match Pin::new(&mut *sink).poll_write(cx, bytes) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(count)) => {
-                    self.rest_from += count;
-                    self.count(count);
-                }
+            if is_done && let Owed::Pipe(pipe) = std::mem::replace(&mut self.owed, Owed::Nothing) {
+                pipes::give_back(*pipe);
             }
         }
-        if !self.rest.is_empty() {
-            self.rest = Vec::new();
-            self.rest_from = 0;
-        }
-        Poll::Ready(Ok(()))
     }
 
     /// Takes bytes from the source in the way that pays; tells the stage that follows.
@@ -419,7 +434,7 @@ impl Direction {
         thin: u8,
     ) -> Poll<Option<Stage>> {
         // A pipe is taken only for bytes that are there.
-        std::task::ready!(source.poll_read_ready(cx));
+        ready!(source.poll_read_ready(cx));
         let Some(mut pipe) = pipes::take() else { return Poll::Ready(None) };
         let count = match source.poll_splice_into(cx, pipe.input(), pipe.size()) {
             Poll::Ready(Ok(count)) => count,
@@ -440,7 +455,7 @@ impl Direction {
             pipes::give_back(pipe);
             return Poll::Ready(Some(self.ended()));
         }
-        self.pipe = Some(pipe);
+        self.owed = Owed::Pipe(Box::new(pipe));
         self.activity += 1;
         self.pace = match thin {
             _ if count >= THIN => Pace::Splice(0),
@@ -487,7 +502,7 @@ impl Direction {
             };
             self.count(count);
             if let Some(rest @ [_, ..]) = bytes.get(count..) {
-                self.rest = rest.to_vec();
+                self.owed = Owed::bytes(rest.to_vec());
             }
             Poll::Ready(Ok(Stage::Open))
         })
@@ -535,7 +550,11 @@ mod tests {
         spawn_local(deadlines.clone().turn_for_ever());
         let mut timer = deadlines.unset();
         let relay = spawn_local(async move {
-            relay(client_side, backend_side, prefix, LIMITS, &held, &mut meter, &mut timer).await
+            let mut relay =
+                Relay::new(client_side, backend_side, prefix, Rc::new(LIMITS), &mut timer);
+            let move_on = |cx: &mut Context<'_>| relay.poll(cx, &held, &mut meter, &mut timer);
+            let end = std::future::poll_fn(move_on).await;
+            relay.end(end)
         });
         Scene { client, backend, handle, relay }
     }

@@ -3,6 +3,7 @@
 //! Activity only notes an instant; the one timer of a session is moved when it fires and finds that
 //! something happened meanwhile, so that busy connections never touch the timer wheel.
 
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -78,7 +79,7 @@ impl From<&Settings> for Limits {
 /// Watches one relay, by the session's own timer.
 #[derive(Debug)]
 pub struct Idle {
-    limits: Limits,
+    limits: Rc<Limits>,
     last: Instant,
     half_closed: bool,
     /// Whether the kernel has been asked to look after the backend.
@@ -97,7 +98,7 @@ pub enum Due {
 impl Idle {
     /// Starts counting now.
     #[must_use]
-    pub fn new(limits: Limits, timer: &mut Deadline) -> Self {
+    pub fn new(limits: Rc<Limits>, timer: &mut Deadline) -> Self {
         let last = Instant::now();
         timer.set(last + OLD.min(limits.idle));
         Self { limits, last, half_closed: false, is_old: false }
