@@ -24,7 +24,7 @@ use crate::proxy::relay::buffer;
 use crate::proxy::relay::idle::{Due, Idle, Limits};
 use crate::proxy::relay::pipes::{self, Pipe};
 use crate::proxy::transport::Transport;
-use crate::telemetry::metrics::Meter;
+use crate::telemetry::metrics::Moved;
 
 /// Reads per direction and poll, after which other sessions of the thread get their turn. Sixteen
 /// full buffers are 1 MiB.
@@ -115,19 +115,24 @@ impl<C: Transport, B: Transport> Relay<C, B> {
         Self { client, backend, pump }
     }
 
-    /// Moves what can be moved; ready when nothing more will move. `meter` is told what moved.
+    /// Moves what can be moved; ready when nothing more will move.
     pub fn poll(
         &mut self,
         cx: &mut Context<'_>,
         handle: &Handle,
-        meter: &mut Meter,
         timer: &mut Deadline,
     ) -> Poll<End> {
-        let Self { client, backend, pump } = self;
-        let end = pump.poll(cx, client, backend, handle, timer);
-        meter.tell(pump.to_backend.written, pump.to_client.written);
-        meter.tell_spliced(pump.to_backend.spliced + pump.to_client.spliced);
-        end
+        self.pump.poll(cx, &mut self.client, &mut self.backend, handle, timer)
+    }
+
+    /// What has moved so far.
+    pub fn moved(&self) -> Moved {
+        let Pump { to_backend, to_client, .. } = &self.pump;
+        Moved {
+            to_backend: to_backend.written,
+            to_client: to_client.written,
+            spliced: to_backend.spliced + to_client.spliced,
+        }
     }
 
     /// Closes both streams, cleanly after a clean end and by a reset after any other.
@@ -524,7 +529,6 @@ mod tests {
 
     use super::*;
     use crate::proxy::engine::deadlines::Deadlines;
-    use crate::telemetry::metrics::{Metrics, Settings};
 
     const LIMITS: Limits =
         Limits { idle: Duration::from_mins(10), half_close: Duration::from_mins(5) };
@@ -545,14 +549,13 @@ mod tests {
         let (backend, backend_side) = duplex(1024);
         let handle = std::sync::Arc::new(Handle::default());
         let (prefix, held) = (prefix.to_vec(), std::sync::Arc::clone(&handle));
-        let mut meter = Metrics::new(&Settings::default()).tally().meter(None);
         let deadlines = Deadlines::new(Instant::now());
         spawn_local(deadlines.clone().turn_for_ever());
         let mut timer = deadlines.unset();
         let relay = spawn_local(async move {
             let mut relay =
                 Relay::new(client_side, backend_side, prefix, Rc::new(LIMITS), &mut timer);
-            let move_on = |cx: &mut Context<'_>| relay.poll(cx, &held, &mut meter, &mut timer);
+            let move_on = |cx: &mut Context<'_>| relay.poll(cx, &held, &mut timer);
             let end = std::future::poll_fn(move_on).await;
             relay.end(end)
         });

@@ -29,7 +29,7 @@ use tally::Sheet;
 
 pub use process::started_at;
 pub use routes::{OTHER, RouteCounts};
-pub use tally::{AcceptFailure, Meter, Tally, Visit};
+pub use tally::{AcceptFailure, Moved, Tally, Visit};
 
 /// How Prometheus calls the form of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
