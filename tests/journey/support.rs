@@ -157,6 +157,16 @@ impl Proxy {
         self.record().await["outcome"].as_str().unwrap().to_owned()
     }
 
+    /// One metric without labels, as it is scraped.
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
+        let mut stream = TcpStream::connect(self.running().admin().unwrap()).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut text = String::new();
+        soon("the metrics arrive", stream.read_to_string(&mut text)).await.unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
+    }
+
     pub(crate) async fn stop(&mut self) {
         let running = self.running.take().unwrap();
         soon("the proxy stops", running.stop(std::future::pending())).await;
