@@ -44,14 +44,13 @@ pub async fn accept<C: Connect>(
 ) {
     let mut pause = FIRST_PAUSE;
     while !*stop.borrow() {
-        let slot = match house.limits.try_slot() {
-            Some(slot) => slot,
-            None => {
-                listener.look_away();
-                tokio::select! {
-                    slot = pulse.during(house.limits.slot()) => slot,
-                    _ = stop.changed() => break,
-                }
+        let slot = if let Some(slot) = house.limits.try_slot() {
+            slot
+        } else {
+            listener.look_away();
+            tokio::select! {
+                slot = pulse.during(house.limits.slot()) => slot,
+                _ = stop.changed() => break,
             }
         };
         let accepted = tokio::select! {

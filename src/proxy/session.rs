@@ -105,7 +105,7 @@ pub fn session<T: Transport, C: Connect>(
     async {
         let Some(mut passage) = way.await else { return };
         let end = std::future::poll_fn(|cx| passage.poll(cx)).await;
-        passage.end(end);
+        (*passage).end(end);
     }
 }
 
@@ -147,8 +147,8 @@ impl<T: Transport, B: Transport> Passage<T, B> {
         polled
     }
 
-    fn end(self: Box<Self>, end: End) {
-        let Self { relay, mut draft, .. } = *self;
+    fn end(self, end: End) {
+        let Self { relay, mut draft, .. } = self;
         let relayed = relay.end(end);
         draft.to_backend_bytes = relayed.to_backend;
         draft.to_client_bytes = relayed.to_client;
