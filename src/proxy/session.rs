@@ -31,6 +31,9 @@ use crate::wire::client_hello::ClientHello;
 
 /// How often a lookup is repeated because the table changed under it.
 const LOOKUPS: u32 = 16;
+/// How much of a list of protocols a record keeps, in bytes. Real lists have 15; strangers can send
+/// 64 KiB, which neither every live session nor every record in a queue should hold.
+const RECORDED_ALPN: usize = 256;
 
 /// What all sessions of one worker share.
 #[derive(Debug)]
@@ -221,7 +224,7 @@ impl Draft {
         self.record.hello = Some(self.began.elapsed());
         self.record.hello_bytes = Some(hello.size);
         self.record.sni.clone_from(&hello.sni);
-        self.record.alpn.clone_from(&hello.alpn);
+        self.record.alpn = hello.alpn.shortened(RECORDED_ALPN);
         self.record.ech = hello.ech;
     }
 
