@@ -77,7 +77,9 @@ fn a_second_sigterm_cuts_at_once() {
     let mut daemon = Daemon::serve(&routes, &[("MSE_PROXY_DRAIN_TIMEOUT", "10m")]);
     let mut client = daemon.dial();
     client.write_all(&hello("app.test")).unwrap();
-    let _reached = listener.accept().unwrap();
+    // Until then it might still be on its way to the backend, and would be refused, not cut.
+    let (mut reached, _) = listener.accept().unwrap();
+    reached.read_exact(&mut vec![0; hello("app.test").len()]).unwrap();
     daemon.signal(Signal::TERM);
     daemon.wait_log("draining");
     daemon.signal(Signal::TERM);
