@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::warn;
 
 use super::check::load;
 use super::report::{Style, complain, complain_all};
 use super::{ConfigArgument, Status, demo, supervised};
 use crate::clock::SystemClock;
 use crate::config::Config;
+use crate::proxy::capacity::Machine;
 use crate::proxy::descriptors;
 use crate::proxy::listener::{self, ListenError, listen};
 use crate::server::{self, StartError};
@@ -46,6 +48,9 @@ pub(super) fn run(arguments: &Arguments, style: Style) -> Status {
         }
     };
     let config = Config { limits: descriptors::make_room(config.limits.clone()), ..config };
+    for shortage in Machine::look().judge(&config.limits) {
+        warn!("{shortage}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")

@@ -137,15 +137,15 @@ impl Daemon {
         Ok((head.to_owned(), body.to_owned()))
     }
 
-    /// A sample of the metrics, by its name and labels.
-    pub(crate) fn metric(&self, sample: &str) -> f64 {
+    /// A sample of the metrics that is a whole number, by its name and labels.
+    pub(crate) fn metric(&self, sample: &str) -> u64 {
         let (_, text) = self.ask_admin("/metrics").unwrap();
         let value = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
         value.unwrap_or_else(|| panic!("no {sample}: {text}")).parse().unwrap()
     }
 
     /// Asks the metrics again and again.
-    pub(crate) fn wait_metric(&self, sample: &str, is_so: impl Fn(f64) -> bool) {
+    pub(crate) fn wait_metric(&self, sample: &str, is_so: impl Fn(u64) -> bool) {
         until(sample, || is_so(self.metric(sample)));
     }
 
