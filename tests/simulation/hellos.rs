@@ -84,7 +84,7 @@ impl Habit {
         }
         // It looks on, and never closes by itself.
         let _ = client.read_to_end(&mut Vec::new()).await;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// What must have come of it, and after how long.
@@ -99,7 +99,7 @@ impl Habit {
             Self::Unanswered => ("backend_timeout", CONNECT + HELLO + LINGER),
         };
         assert_eq!(told.outcome, outcome, "{self:?}: {told:?}");
-        let lived = told.ended - told.began;
+        let lived = told.ended.saturating_sub(told.began);
         // Timers have milliseconds, and some events need a turn or two.
         let late = lived.abs_diff(after);
         assert!(late <= Duration::from_millis(10), "{self:?} after {lived:?}, not {after:?}");
