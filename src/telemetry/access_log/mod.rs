@@ -2,8 +2,8 @@
 //!
 //! The data path hands records over through a bounded queue and never waits. A record that finds
 //! the queue full, because the reader of the log stands still, and one that cannot be written are
-//! counted as lost. Closing the log writes out what is queued. [`mod@line`] knows the forms,
-//! [`journal`] the journal's protocol.
+//! counted as lost. Closing the log writes out what is queued. `line` knows the forms,
+//! `journal` the journal's protocol.
 
 mod journal;
 mod line;
