@@ -40,7 +40,7 @@ use crate::routing::table::{Table, table};
 use crate::source::file::{self, Reload};
 use crate::source::{RouteSet, Source};
 use crate::systemd;
-use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::almanac;
 use crate::telemetry::metrics::Metrics;
 
@@ -59,8 +59,8 @@ pub enum StartError {
     #[error("admin.http: {0}")]
     Admin(ListenError),
     /// The access log cannot be opened.
-    #[error("cannot open the access log: {0}")]
-    AccessLog(io::Error),
+    #[error("log.access: {0}")]
+    AccessLog(#[from] access_log::OpenError),
     /// The system gives no thread or no runtime.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -130,7 +130,7 @@ pub async fn start_on(
 ) -> Result<Running, StartError> {
     let addresses: Vec<_> = listeners.iter().filter_map(|one| one.local_addr().ok()).collect();
     let door = admin::open(&config.admin).map_err(StartError::Admin)?;
-    let log = AccessLog::open(&config.log).map_err(StartError::AccessLog)?;
+    let log = AccessLog::open(&config.log)?;
     let (publisher, table) = table();
     let ledger = Arc::new(Ledger::new(config.limits.connections_per_route));
     let names = Addresses::default();
@@ -238,8 +238,13 @@ impl Running {
         &self.reload
     }
 
-    /// Reads its routes again, and waits until what was found is in force.
+    /// Opens its access log and reads its routes again, and waits until what was found is in force.
+    /// Whoever renamed the log may do with the old file what he likes then.
     pub async fn reload_now(&self) {
+        tokio::join!(self.log.reopen(), self.reread());
+    }
+
+    async fn reread(&self) {
         let Some(number) = self.reload.read_again().await else { return };
         let is_taken = |report: &Report| {
             report.sources.iter().any(|told| &*told.name == file::NAME && told.sets >= number)

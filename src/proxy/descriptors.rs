@@ -41,7 +41,7 @@ pub fn make_room(mut settings: Settings) -> Settings {
             descriptors,
             wanted,
             possible,
-            "limits.connections cannot be reached and is lowered: raise the hard limit of descriptors (LimitNOFILE=, ulimit -Hn)"
+            "limits.connections cannot be reached and is lowered: raise the hard limit of descriptors (LimitNOFILE=, ulimit -Hn; fs.nr_open caps both)"
         );
     } else {
         info!(descriptors, "room for limits.connections");

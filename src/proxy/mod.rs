@@ -7,6 +7,7 @@
 
 pub mod accept;
 pub mod backend;
+pub mod capacity;
 pub mod connections;
 pub mod descriptors;
 pub mod drain;

@@ -35,6 +35,9 @@ use crate::wire::client_hello::{Alpn, ClientHello};
 
 /// How often a lookup is repeated because the table changed under it.
 const LOOKUPS: u32 = 16;
+/// How much of a list of protocols a record keeps, in bytes. Real lists have 15; strangers can send
+/// 64 KiB, which neither every live session nor every record in a queue should hold.
+const RECORDED_ALPN: usize = 256;
 
 /// What all sessions of one worker share.
 #[derive(Debug)]
@@ -185,7 +188,7 @@ async fn travel<T: Transport, C: Connect>(
     draft.hello_took = Some(Took::since(draft.began));
     let permit = pending.named();
     let found = find(&hello, entry, draft, house);
-    draft.hello = Some(hello);
+    draft.hello = Some(ClientHello { alpn: hello.alpn.shortened(RECORDED_ALPN), ..hello });
     let route = match found {
         Ok(route) => route,
         Err(outcome) => return Err((outcome, Ok(permit))),

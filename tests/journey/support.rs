@@ -130,6 +130,11 @@ impl Proxy {
         until("the new routes are in force", || self.revision() > before).await;
     }
 
+    /// Has the routes read again, and waits until what was found is in force.
+    pub(crate) async fn reload(&self) {
+        soon("the routes are read again", self.running().reload_now()).await;
+    }
+
     pub(crate) async fn dial(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).await.unwrap();
         stream.set_nodelay(true).unwrap();

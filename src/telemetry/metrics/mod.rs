@@ -214,7 +214,7 @@ impl Metrics {
             ),
             counter(
                 "mse_proxy_access_records_dropped_total",
-                "Access records that were dropped because their reader stood still.",
+                "Access records that were lost: their reader stood still, or they could not be written.",
                 [(vec![], amount(facts.dropped_records))],
             ),
             gauge(
