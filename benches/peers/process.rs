@@ -1,0 +1,109 @@
+//! A proxy that runs, from its start to the end of the last of its processes.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::hello::{Hello, Order, Size};
+use crate::measure::family;
+use crate::programs::{Contestant, Duty, Reload};
+
+/// How long a proxy may take to serve: Envoy takes 5 to 10 s for 100,000 hosts.
+const START: Duration = Duration::from_mins(1);
+/// How long one try may take.
+const TRY: Duration = Duration::from_secs(2);
+/// Between two looks whether it serves.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// A proxy that serves; all its processes are killed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Running {
+    child: Child,
+    contestant: Contestant,
+    folder: TempDir,
+    /// From the start of the process to the first answer through it.
+    pub(crate) took: Duration,
+}
+
+impl Running {
+    /// Starts a proxy and waits until it serves.
+    pub(crate) fn start(contestant: &Contestant, duty: &Duty) -> io::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("mse-proxy-bench-").tempdir()?;
+        contestant.write_routes(folder.path(), duty)?;
+        let mut command = contestant.command(folder.path(), duty)?;
+        for (name, _) in std::env::vars_os() {
+            let is_ours = command.get_envs().any(|(own, _)| own == name);
+            if name.to_string_lossy().starts_with("MSE_PROXY_") && !is_ours {
+                command.env_remove(name);
+            }
+        }
+        let log = File::create(folder.path().join("output.log"))?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let started = Instant::now();
+        let child = command.spawn().map_err(|error| {
+            io::Error::new(error.kind(), format!("{}: {error}", contestant.binary.display()))
+        })?;
+        let contestant = contestant.clone();
+        let mut running = Self { child, contestant, folder, took: Duration::ZERO };
+        while !answers(duty.listen, 0) {
+            let is_over = running.child.try_wait()?.is_some();
+            if is_over || started.elapsed() > START {
+                return Err(io::Error::other(running.obituary()));
+            }
+            std::thread::sleep(LOOK);
+        }
+        running.took = started.elapsed();
+        Ok(running)
+    }
+
+    /// Its processes at this moment.
+    pub(crate) fn family(&self) -> Vec<u32> {
+        family(self.child.id())
+    }
+
+    /// Gives it other routes.
+    pub(crate) fn reload(&self, duty: &Duty) -> io::Result<()> {
+        self.contestant.write_routes(self.folder.path(), duty)?;
+        match self.contestant.reload() {
+            Reload::Watches => Ok(()),
+            Reload::Signal(signal) => Ok(kill_process(Pid::from_child(&self.child), signal)?),
+        }
+    }
+
+    fn obituary(&self) -> String {
+        let read = |file| fs::read_to_string(self.folder.path().join(file)).unwrap_or_default();
+        let name = &self.contestant.name;
+        format!("{name} does not serve:\n{}{}", read("output.log"), read("error.log"))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Workers outlive a master that is killed, so each is killed by its number.
+        for process in self.family() {
+            if let Some(process) = i32::try_from(process).ok().and_then(Pid::from_raw) {
+                // One that is gone already is as good.
+                let _ = kill_process(process, Signal::KILL);
+            }
+        }
+        let _ = self.child.wait();
+    }
+}
+
+/// Whether an answer comes through a proxy.
+fn answers(address: SocketAddr, host: usize) -> bool {
+    let mut hello = Hello::new(Size::Small, Order::Answer(1));
+    hello.rename(host);
+    let ask = || -> io::Result<()> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(TRY))?;
+        io::Write::write_all(&mut stream, hello.segments().0)?;
+        stream.read_exact(&mut [0])
+    };
+    ask().is_ok()
+}
