@@ -1,4 +1,4 @@
-//! Canned ClientHellos for any name, without cryptography: what a proxy that only reads the name
+//! Canned `ClientHello`s for any name, without cryptography: what a proxy that only reads the name
 //! cannot tell from a real one. The random bytes carry what the origin shall do, so that one
 //! origin serves every kind of work and the proxies need only one backend.
 

@@ -18,7 +18,7 @@ use crate::measure::{Reading, Spent};
 use crate::origin::{CHUNK, swallow};
 
 /// What an origin answers to a short connection.
-const ANSWER: u64 = 100;
+const ANSWER: usize = 100;
 /// Short connections at once.
 const FLIGHTS: usize = 16;
 /// The most short connections of one run.
@@ -134,7 +134,7 @@ fn merge(parts: Vec<Sample>, spent: Spent) -> Sample {
 
 /// One short connection after the other until the end.
 async fn fly(size: Size, target: Target, first: usize, end: Instant, tally: Rc<RefCell<Sample>>) {
-    let mut hello = Hello::new(size, Order::Answer(ANSWER));
+    let mut hello = Hello::new(size, Order::Answer(ANSWER as u64));
     for number in 0..MOST_CONNECTIONS / FLIGHTS {
         if Instant::now() >= end {
             break;
@@ -156,7 +156,7 @@ async fn fly(size: Size, target: Target, first: usize, end: Instant, tally: Rc<R
 async fn visit(address: SocketAddr, hello: &Hello) -> io::Result<Duration> {
     let started = Instant::now();
     let mut stream = open(address, hello).await?;
-    let mut answer = [0; 2 * ANSWER as usize];
+    let mut answer = [0; 2 * ANSWER];
     let mut have = stream.read(&mut answer).await?;
     let latency = started.elapsed();
     while have > 0 {
@@ -166,7 +166,7 @@ async fn visit(address: SocketAddr, hello: &Hello) -> io::Result<Duration> {
             count => have += count,
         }
     }
-    if have as u64 == ANSWER { Ok(latency) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    if have == ANSWER { Ok(latency) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 /// Connects and sends a hello.
@@ -252,7 +252,7 @@ async fn toil(
     latencies: &RefCell<Vec<u64>>,
 ) -> io::Result<()> {
     let order = match work {
-        Work::Short { .. } => Order::Answer(ANSWER),
+        Work::Short { .. } => Order::Answer(ANSWER as u64),
         Work::Down { .. } => Order::Send(MOST_BYTES),
         Work::Up { .. } => Order::Swallow,
         Work::Ping { bytes, .. } => Order::Echo(bytes as u64),

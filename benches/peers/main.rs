@@ -11,7 +11,11 @@
 //! one unit of work: unlike throughput it does not depend on what else the machine has to do, nor
 //! on how fast the load is made. Clients and origin are our own, cheap, without cryptography.
 
+// Figures, not money: what f64 cannot hold of them does not matter.
+#![allow(clippy::cast_precision_loss)]
+
 mod crew;
+mod held;
 mod hello;
 mod load;
 mod measure;
@@ -20,24 +24,26 @@ mod plan;
 mod ports;
 mod process;
 mod programs;
+mod reload;
 mod report;
 mod roster;
+mod rounds;
+mod stats;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::Parser;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, nice, setrlimit};
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 
-use crate::load::Target;
-use crate::origin::Origin;
-use crate::plan::{Effort, JOBS, Job};
-use crate::process::Running;
-use crate::programs::{Contestant, Duty};
-use crate::report::Row;
+use crate::plan::{Effort, JOBS};
+use crate::programs::Contestant;
+use crate::report::milliseconds;
 
 /// Compares mse-proxy with other proxies on this machine.
 #[derive(Debug, Parser)]
@@ -80,6 +86,7 @@ fn main() -> ExitCode {
 }
 
 fn compare(arguments: &Arguments) -> io::Result<()> {
+    std::thread::spawn(|| crew::run(mind_signals()));
     raise_descriptors()?;
     let contestants = contestants(arguments)?;
     let effort = if arguments.quick {
@@ -87,13 +94,31 @@ fn compare(arguments: &Arguments) -> io::Result<()> {
     } else {
         Effort { rounds: arguments.rounds, duration: Duration::from_millis(arguments.millis) }
     };
+    // Everybody who takes part inherits it; an ordinary user is refused, and that is as good.
+    let _ = nice(PRIORITY);
+    let setting = tell_setting(&contestants, effort);
     let mut told = Vec::new();
     for job in JOBS.iter().filter(|job| is_wanted(&arguments.only, job.name)) {
-        told.push(run_job(job, &contestants, effort)?);
+        told.push(rounds::run(job, &contestants, effort)?);
         if let Some(file) = &arguments.json {
-            std::fs::write(file, format!("{:#}\n", json!({ "jobs": told })))?;
+            std::fs::write(file, format!("{:#}\n", json!({ "setting": setting, "jobs": told })))?;
         }
     }
+    Ok(())
+}
+
+/// Puts the load, the origin and all proxies before what else runs on the machine.
+const PRIORITY: i32 = -10;
+
+/// Ends the benchmark in order, so that no proxy is left behind.
+async fn mind_signals() -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    rounds::IS_OVER.store(true, Ordering::Relaxed);
     Ok(())
 }
 
@@ -105,13 +130,12 @@ fn contestants(arguments: &Arguments) -> io::Result<Vec<Contestant>> {
     let mut contestants = Vec::new();
     for words in &arguments.mse_proxy {
         let (label, path) = words.split_once('=').unwrap_or(("mse-proxy", words));
-        contestants.push(roster::ours(label, std::path::Path::new(path)));
+        contestants.push(roster::ours(label, Path::new(path)));
     }
     if contestants.is_empty() {
         contestants.push(roster::build_ours()?);
     }
-    let wants_none = arguments.proxy.iter().any(|name| name == "none");
-    if !wants_none {
+    if !arguments.proxy.iter().any(|name| name == "none") {
         let (mut peers, missing) = roster::peers();
         if !missing.is_empty() {
             roster::install(&missing);
@@ -129,33 +153,26 @@ fn raise_descriptors() -> io::Result<()> {
     Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
 }
 
-fn run_job(job: &Job, contestants: &[Contestant], effort: Effort) -> io::Result<Value> {
-    let origin = Origin::start(crew::threads())?;
-    let (mut proxies, mut rows) = (Vec::new(), Vec::new());
-    for contestant in contestants.iter().filter(|one| job.concerns(one)) {
-        let listen = ports::free()?;
-        let duty = Duty { listen, origin: origin.address(), hosts: job.hosts, moved: None };
-        let running = Running::start(contestant, &duty)?;
-        let target = Target { address: listen, hosts: job.hosts };
-        let family = running.family();
-        load::run(job.work, target, &family, effort.duration / 4)?;
-        origin.wait_until_idle();
-        proxies.push((running, target, family));
-        let is_ours = contestant.program == programs::Program::MseProxy;
-        rows.push(Row { name: contestant.name.clone(), is_ours, samples: Vec::new() });
+/// Says where and with whom this runs.
+fn tell_setting(contestants: &[Contestant], effort: Effort) -> Value {
+    let read = |file| std::fs::read_to_string(file).unwrap_or_default();
+    let processors = read("/proc/cpuinfo");
+    let processor =
+        processors.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("?");
+    let processor = processor.trim_start_matches([' ', '\t', ':']);
+    let kernel = read("/proc/sys/kernel/osrelease");
+    let (cores, load) = (crew::cores(), measure::load_average());
+    let rounds = effort.rounds;
+    println!("{cores} cores of {processor}, Linux {}, load {load:.2} before", kernel.trim());
+    println!("{rounds} interleaved rounds of {} ms", effort.duration.as_millis());
+    let mut versions = Vec::new();
+    for contestant in contestants {
+        let version = contestant.version();
+        println!("  {:<22} {version}", contestant.name);
+        versions.push(json!({ "proxy": contestant.name, "version": version }));
     }
-    for round in 0..effort.rounds {
-        // Each round begins with another proxy, so that none always follows the same one.
-        let count = rows.len();
-        for turn in 0..count {
-            let index = (turn + round) % count;
-            let (Some((_, target, family)), Some(row)) = (proxies.get(index), rows.get_mut(index))
-            else {
-                continue;
-            };
-            row.samples.push(load::run(job.work, *target, family, effort.duration)?);
-            origin.wait_until_idle();
-        }
-    }
-    Ok(report::tell(job, &rows))
+    json!({
+        "processor": processor, "cores": cores, "kernel": kernel.trim(), "load_before": load,
+        "rounds": rounds, "run_ms": milliseconds(effort.duration), "proxies": versions,
+    })
 }

@@ -98,7 +98,8 @@ pub(crate) fn load_average() -> f64 {
 
 /// A process and all that descend from it.
 pub(crate) fn family(root: u32) -> Vec<u32> {
-    let parents: Vec<(u32, u32)> = numbers("/proc").filter_map(|id| Some((id, parent(id)?))).collect();
+    let parents: Vec<(u32, u32)> =
+        numbers("/proc").filter_map(|id| Some((id, parent(id)?))).collect();
     let mut family = vec![root];
     let mut next = 0;
     while let Some(&elder) = family.get(next) {

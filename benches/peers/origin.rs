@@ -30,8 +30,8 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// Starts an origin on a free port of loopback.
-    pub(crate) fn start(threads: usize) -> io::Result<Self> {
+    /// Starts an origin on a free port of loopback; `mark` is the byte that it sends.
+    pub(crate) fn start(mark: u8) -> io::Result<Self> {
         let listener = crate::ports::listen()?;
         let address = listener.local_addr()?;
         let live = Arc::new(AtomicUsize::new(0));
@@ -41,9 +41,9 @@ impl Origin {
             let stopping = stopping.clone();
             std::thread::Builder::new()
                 .name("origin".into())
-                .spawn(move || crew::run(accept(listener, live, stopping)))
+                .spawn(move || crew::run(accept(listener, mark, live, stopping)))
         };
-        let threads = (0..threads).map(start).collect::<io::Result<_>>()?;
+        let threads = (0..crew::threads()).map(start).collect::<io::Result<_>>()?;
         Ok(Self { address, live, stop, threads })
     }
 
@@ -73,6 +73,7 @@ impl Drop for Origin {
 
 async fn accept(
     listener: std::net::TcpListener,
+    mark: u8,
     live: Arc<AtomicUsize>,
     mut stopping: watch::Receiver<bool>,
 ) {
@@ -87,7 +88,7 @@ async fn accept(
             let guest = Guest::new(&live);
             tokio::task::spawn_local(async move {
                 // A client that leaves in the middle is part of the work; it counts itself.
-                let _ = serve(stream).await;
+                let _ = serve(stream, mark).await;
                 drop(guest);
             });
         }
@@ -114,12 +115,12 @@ impl Drop for Guest {
     }
 }
 
-async fn serve(mut stream: TcpStream) -> io::Result<()> {
+async fn serve(mut stream: TcpStream, mark: u8) -> io::Result<()> {
     stream.set_nodelay(true)?;
     match read_hello(&mut stream).await? {
-        Order::Answer(bytes) | Order::Send(bytes) => send(&mut stream, bytes).await,
+        Order::Answer(bytes) | Order::Send(bytes) => send(&mut stream, bytes, mark).await,
         Order::Echo(bytes) => {
-            stream.write_all(&[0]).await?;
+            stream.write_all(&[mark]).await?;
             let mut message = vec![0; usize::try_from(bytes).unwrap_or(CHUNK)];
             loop {
                 stream.read_exact(&mut message).await?;
@@ -127,7 +128,7 @@ async fn serve(mut stream: TcpStream) -> io::Result<()> {
             }
         }
         Order::Swallow => {
-            stream.write_all(&[0]).await?;
+            stream.write_all(&[mark]).await?;
             let mut space = vec![0; CHUNK];
             while swallow(&stream, &mut space).await? > 0 {}
             Ok(())
@@ -152,12 +153,12 @@ async fn read_hello(stream: &mut TcpStream) -> io::Result<Order> {
     }
 }
 
-async fn send(stream: &mut TcpStream, mut bytes: u64) -> io::Result<()> {
-    static ZEROS: [u8; CHUNK] = [0; CHUNK];
+async fn send(stream: &mut TcpStream, mut bytes: u64, mark: u8) -> io::Result<()> {
+    let chunk = vec![mark; usize::try_from(bytes).unwrap_or(CHUNK).min(CHUNK)];
     while bytes > 0 {
         let now = usize::try_from(bytes).unwrap_or(CHUNK).min(CHUNK);
-        let chunk = ZEROS.get(..now).unwrap_or(&ZEROS);
-        bytes -= stream.write(chunk).await? as u64;
+        let sent = stream.write(chunk.get(..now).unwrap_or(&chunk)).await?;
+        bytes -= sent as u64;
     }
     Ok(())
 }

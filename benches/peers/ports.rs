@@ -16,7 +16,7 @@ pub(crate) fn listen() -> io::Result<TcpListener> {
     /// How many ports this process has tried, so that two listeners never get the same.
     static TRIED: AtomicU16 = AtomicU16::new(0);
     let end = first_of_range().max(FIRST + 1);
-    let start = std::process::id() as u16;
+    let start = u16::try_from(std::process::id() % u32::from(u16::MAX)).unwrap_or_default();
     for _ in 0..end - FIRST {
         let step = start.wrapping_add(TRIED.fetch_add(1, Ordering::Relaxed));
         let port = FIRST + step % (end - FIRST);

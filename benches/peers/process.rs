@@ -1,7 +1,7 @@
 //! A proxy that runs, from its start to the end of the last of its processes.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -50,7 +50,7 @@ impl Running {
         })?;
         let contestant = contestant.clone();
         let mut running = Self { child, contestant, folder, took: Duration::ZERO };
-        while !answers(duty.listen, 0) {
+        while ask(duty.listen, 0).is_err() {
             let is_over = running.child.try_wait()?.is_some();
             if is_over || started.elapsed() > START {
                 return Err(io::Error::other(running.obituary()));
@@ -95,15 +95,14 @@ impl Drop for Running {
     }
 }
 
-/// Whether an answer comes through a proxy.
-fn answers(address: SocketAddr, host: usize) -> bool {
+/// Asks for a host through a proxy: the mark of the origin that answers.
+pub(crate) fn ask(address: SocketAddr, host: usize) -> io::Result<u8> {
     let mut hello = Hello::new(Size::Small, Order::Answer(1));
     hello.rename(host);
-    let ask = || -> io::Result<()> {
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(TRY))?;
-        io::Write::write_all(&mut stream, hello.segments().0)?;
-        stream.read_exact(&mut [0])
-    };
-    ask().is_ok()
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(TRY))?;
+    stream.write_all(hello.segments().0)?;
+    let mut mark = [0];
+    stream.read_exact(&mut mark)?;
+    Ok(mark[0])
 }

@@ -52,14 +52,21 @@ pub(crate) struct Duty {
     pub(crate) listen: SocketAddr,
     /// Where hosts lead.
     pub(crate) origin: SocketAddr,
+    /// Where one of them may lead instead.
+    pub(crate) elsewhere: SocketAddr,
     pub(crate) hosts: usize,
-    /// One host that leads elsewhere.
-    pub(crate) moved: Option<(usize, SocketAddr)>,
+    /// The one that does.
+    pub(crate) moved: Option<usize>,
 }
 
 impl Duty {
     fn leads(&self, host: usize) -> SocketAddr {
-        self.moved.filter(|moved| moved.0 == host).map_or(self.origin, |moved| moved.1)
+        if self.moved == Some(host) { self.elsewhere } else { self.origin }
+    }
+
+    /// The same by name, for those who name their backends.
+    fn place(&self, host: usize) -> &'static str {
+        if self.moved == Some(host) { "elsewhere" } else { "origin" }
     }
 }
 
@@ -77,8 +84,7 @@ impl Contestant {
         match self.program {
             Program::MseProxy => replace(&folder.join("routes.toml"), &mse_routes(duty)),
             Program::HaProxy(_) => {
-                let place = |to| if to == duty.origin { "origin" } else { "elsewhere" };
-                let line = |host| format!("{} {}\n", name(host), place(duty.leads(host)));
+                let line = |host| format!("{} {}\n", name(host), duty.place(host));
                 replace(&folder.join("hosts.map"), &(0..duty.hosts).map(line).collect::<String>())
             }
             Program::Nginx(_) => {
@@ -91,7 +97,7 @@ impl Contestant {
 
     /// Writes all other files and says how the program is started.
     pub(crate) fn command(&self, folder: &Path, duty: &Duty) -> io::Result<Command> {
-        let mut command = Command::new(&self.binary);
+        let mut command = self.bare_command();
         match self.program {
             Program::MseProxy => {
                 command.arg("serve");
@@ -109,11 +115,6 @@ impl Contestant {
             Program::HaProxy(splice) => {
                 let file = folder.join("haproxy.cfg");
                 fs::write(&file, haproxy_config(splice, folder, duty))?;
-                // A wheel keeps the libraries beside its binary.
-                let libraries = self.binary.parent().map(|folder| folder.join("lib"));
-                if let Some(libraries) = libraries.filter(|folder| folder.is_dir()) {
-                    command.env("LD_LIBRARY_PATH", libraries);
-                }
                 command.args(["-W", "-db", "-f"]).arg(file);
             }
             Program::Nginx(buffer) => {
@@ -130,6 +131,28 @@ impl Contestant {
             }
         }
         Ok(command)
+    }
+
+    /// What it says of its version.
+    pub(crate) fn version(&self) -> String {
+        let flag = match self.program {
+            Program::MseProxy | Program::Envoy => "--version",
+            Program::HaProxy(_) | Program::Nginx(_) => "-v",
+        };
+        let Ok(output) = self.bare_command().arg(flag).output() else { return "?".to_owned() };
+        let text =
+            String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        text.lines().find(|line| !line.trim().is_empty()).unwrap_or("?").trim().to_owned()
+    }
+
+    fn bare_command(&self) -> Command {
+        let mut command = Command::new(&self.binary);
+        // A wheel keeps the libraries beside its binary.
+        let libraries = self.binary.parent().map(|folder| folder.join("lib"));
+        if let Some(libraries) = libraries.filter(|folder| folder.join("libssl.so.3").is_file()) {
+            command.env("LD_LIBRARY_PATH", libraries);
+        }
+        command
     }
 
     /// How it takes changed routes over.
@@ -151,7 +174,11 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
 
 fn mse_routes(duty: &Duty) -> String {
     let route = |host| {
-        format!("[[route]]\nhosts = [\"{}\"]\nbackends = [\"{}\"]\n\n", name(host), duty.leads(host))
+        format!(
+            "[[route]]\nhosts = [\"{}\"]\nbackends = [\"{}\"]\n\n",
+            name(host),
+            duty.leads(host)
+        )
     };
     (0..duty.hosts).map(route).collect()
 }
@@ -169,7 +196,6 @@ fn haproxy_config(splice: Splice, folder: &Path, duty: &Duty) -> String {
             "  option splice-request\n  option splice-response\n",
         ),
     };
-    let elsewhere = duty.moved.map_or(duty.origin, |moved| moved.1);
     format!(
         "global\n  nbthread {threads}\n  maxconn 8500\n{global}\
          defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 10m\n  timeout server 10m\n{defaults}\
@@ -178,6 +204,7 @@ fn haproxy_config(splice: Splice, folder: &Path, duty: &Duty) -> String {
          use_backend %[req.ssl_sni,lower,map_str({map})]\n\
          backend origin\n  server one {origin}\n\
          backend elsewhere\n  server one {elsewhere}\n",
+        elsewhere = duty.elsewhere,
         threads = cores(),
         listen = duty.listen,
         map = folder.join("hosts.map").display(),
@@ -202,7 +229,6 @@ fn nginx_config(buffer: u32, folder: &Path, duty: &Duty) -> String {
 }
 
 fn envoy_bootstrap(folder: &Path, duty: &Duty) -> String {
-    let elsewhere = duty.moved.map_or(duty.origin, |moved| moved.1);
     let folder = folder.display();
     let mut text = format!(
         "node: {{ id: bench, cluster: bench }}\n\
@@ -210,14 +236,14 @@ fn envoy_bootstrap(folder: &Path, duty: &Duty) -> String {
          watched_directory: {{ path: {folder} }} }}\n\
          static_resources:\n  clusters:\n"
     );
-    for (cluster, address) in [("origin", duty.origin), ("elsewhere", elsewhere)] {
+    for (cluster, address) in [("origin", duty.origin), ("elsewhere", duty.elsewhere)] {
         // Writing to a string cannot fail.
-        let _ = write!(
+        let _ = writeln!(
             text,
             "  - name: {cluster}\n    type: STATIC\n    connect_timeout: 5s\n    circuit_breakers: {{ thresholds: \
              [{{ max_connections: 100000, max_pending_requests: 100000 }}] }}\n    \
              load_assignment: {{ cluster_name: {cluster}, endpoints: [{{ lb_endpoints: [{{ endpoint: {{ \
-             address: {{ socket_address: {{ address: {ip}, port_value: {port} }} }} }} }}] }}] }}\n",
+             address: {{ socket_address: {{ address: {ip}, port_value: {port} }} }} }} }}] }}] }}",
             ip = address.ip(),
             port = address.port(),
         );
@@ -237,13 +263,13 @@ fn envoy_listener(duty: &Duty) -> String {
         port = duty.listen.port(),
     );
     for host in 0..duty.hosts {
-        let cluster = if duty.leads(host) == duty.origin { "origin" } else { "elsewhere" };
+        let cluster = duty.place(host);
         // Writing to a string cannot fail.
-        let _ = write!(
+        let _ = writeln!(
             text,
             "  - {{ filter_chain_match: {{ server_names: [{host}] }}, filters: [{{ name: tcp, typed_config: {{ \
              \"@type\": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, \
-             stat_prefix: tcp, cluster: {cluster} }} }}] }}\n",
+             stat_prefix: tcp, cluster: {cluster} }} }}] }}",
             host = name(host),
         );
     }
