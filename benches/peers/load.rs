@@ -73,7 +73,14 @@ pub(crate) fn run(
     duration: Duration,
 ) -> io::Result<Sample> {
     let mut sample = match work {
-        Work::Short { size } => short(size, target, family, duration)?,
+        Work::Short { size } => {
+            let before = Reading::take(family);
+            let (mut sample, end) = short(size, target, MOST_CONNECTIONS, duration)?;
+            std::thread::sleep(SETTLE);
+            sample.spent = before.until(&Reading::take(family));
+            sample.spent.wall = sample.spent.wall.saturating_sub(end.elapsed());
+            sample
+        }
         Work::Down { clients } | Work::Up { clients } | Work::Ping { clients, .. } => {
             steady((work, clients), target, family, duration)?
         }
@@ -95,17 +102,35 @@ fn on_each_thread<T: Send>(work: impl Fn(usize) -> io::Result<T> + Sync) -> io::
     })
 }
 
-fn short(size: Size, target: Target, family: &[u32], duration: Duration) -> io::Result<Sample> {
-    let before = Reading::take(family);
+/// Opens so many short connections, if they take no longer than `most`.
+pub(crate) fn count(
+    size: Size,
+    target: Target,
+    connections: usize,
+    most: Duration,
+) -> io::Result<Sample> {
+    let (mut sample, _) = short(size, target, connections, most)?;
+    // What was not reached in time is an error as well.
+    let missing = (connections as u64).saturating_sub(sample.units + sample.errors);
+    sample.errors += missing;
+    Ok(sample)
+}
+
+/// Short connections until so many are done or the time is over, and when that was.
+fn short(
+    size: Size,
+    target: Target,
+    connections: usize,
+    duration: Duration,
+) -> io::Result<(Sample, Instant)> {
     let end = Instant::now() + duration;
     let parts = on_each_thread(|number| {
         crew::run(async {
             let tally = Rc::new(RefCell::new(Sample::default()));
             let mut clients = JoinSet::new();
-            let flights = (FLIGHTS / crew::threads()).max(1);
-            for flight in 0..flights {
-                let first = number * flights + flight;
-                clients.spawn_local(fly(size, target, first, end, Rc::clone(&tally)));
+            for flight in (number..FLIGHTS).step_by(crew::threads()) {
+                let turns = (flight..connections).step_by(FLIGHTS);
+                clients.spawn_local(fly(size, target, turns, end, Rc::clone(&tally)));
             }
             let left = end.saturating_duration_since(Instant::now()) + PATIENCE;
             let whole = tokio::time::timeout(left, clients.join_all()).await;
@@ -115,31 +140,29 @@ fn short(size: Size, target: Target, family: &[u32], duration: Duration) -> io::
             tally
         })
     })?;
-    let end = Instant::now();
-    std::thread::sleep(SETTLE);
-    let mut spent = before.until(&Reading::take(family));
-    spent.wall = spent.wall.saturating_sub(end.elapsed());
-    Ok(merge(parts, spent))
-}
-
-fn merge(parts: Vec<Sample>, spent: Spent) -> Sample {
-    let mut sum = Sample { spent, ..Sample::default() };
+    let mut sum = Sample::default();
     for part in parts {
         sum.units += part.units;
         sum.errors += part.errors;
         sum.latencies.extend(part.latencies);
     }
-    sum
+    Ok((sum, Instant::now()))
 }
 
 /// One short connection after the other until the end.
-async fn fly(size: Size, target: Target, first: usize, end: Instant, tally: Rc<RefCell<Sample>>) {
+async fn fly(
+    size: Size,
+    target: Target,
+    turns: impl Iterator<Item = usize>,
+    end: Instant,
+    tally: Rc<RefCell<Sample>>,
+) {
     let mut hello = Hello::new(size, Order::Answer(ANSWER as u64));
-    for number in 0..MOST_CONNECTIONS / FLIGHTS {
+    for turn in turns {
         if Instant::now() >= end {
             break;
         }
-        hello.rename((first + number * FLIGHTS) % target.hosts);
+        hello.rename(turn % target.hosts);
         let outcome = visit(target.address, &hello).await;
         let mut tally = tally.borrow_mut();
         match outcome {

@@ -5,6 +5,7 @@
 //! cargo bench --bench peers                                  # everything, in about 10 minutes
 //! cargo bench --bench peers -- --only short --rounds 9       # jobs whose names begin so
 //! cargo bench --bench peers -- --mse-proxy old=PATH --mse-proxy new=PATH --proxy none
+//! cargo bench --bench peers -- --only instructions           # builds a proxy for valgrind first
 //! ```
 //!
 //! The leading figure is the proxy's processor time (user and system, of all its processes) for
@@ -29,6 +30,7 @@ mod report;
 mod roster;
 mod rounds;
 mod stats;
+mod trace;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -122,18 +124,22 @@ async fn mind_signals() -> io::Result<()> {
     Ok(())
 }
 
+/// Needs a build of its own, so it runs only when it is asked for, alone.
+const INSTRUCTIONS: &str = "instructions";
+
 fn is_wanted(only: &[String], name: &str) -> bool {
-    only.is_empty() || only.iter().any(|begin| name.starts_with(begin.as_str()))
+    (only.is_empty() && name != INSTRUCTIONS)
+        || only.iter().any(|begin| name.starts_with(begin.as_str()))
 }
 
 fn contestants(arguments: &Arguments) -> io::Result<Vec<Contestant>> {
     let mut contestants = Vec::new();
     for words in &arguments.mse_proxy {
         let (label, path) = words.split_once('=').unwrap_or(("mse-proxy", words));
-        contestants.push(roster::ours(label, Path::new(path)));
+        contestants.push(roster::ours(label, Path::new(path))?);
     }
     if contestants.is_empty() {
-        contestants.push(roster::build_ours()?);
+        contestants.push(roster::build_ours(arguments.only == [INSTRUCTIONS])?);
     }
     if !arguments.proxy.iter().any(|name| name == "none") {
         let (mut peers, missing) = roster::peers();

@@ -6,6 +6,7 @@ use crate::held::Idleness;
 use crate::hello::Size;
 use crate::load::Work;
 use crate::programs::{Contestant, Program, Splice};
+use crate::trace::Tracer;
 
 /// One thing that is measured.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +23,8 @@ pub(crate) enum Kind {
     Load(Work, usize),
     /// Memory for each connection.
     Hold(Idleness),
+    /// System calls or instructions for each short connection.
+    Trace(Tracer),
     /// Start and change.
     Reload,
 }
@@ -33,7 +36,7 @@ const SMALL: Work = Work::Short { size: Size::Small };
 const POST_QUANTUM: Work = Work::Short { size: Size::PostQuantum };
 
 /// All jobs, in the order in which they run.
-pub(crate) const JOBS: [Job; 16] = [
+pub(crate) const JOBS: [Job; 18] = [
     load("short-small-1", SMALL, 1),
     load("short-small-100k", SMALL, MANY),
     load("short-pq-1", POST_QUANTUM, 1),
@@ -49,6 +52,8 @@ pub(crate) const JOBS: [Job; 16] = [
     Job { name: "idle-relayed", kind: Kind::Hold(Idleness::Relayed) },
     Job { name: "idle-stalled", kind: Kind::Hold(Idleness::Stalled) },
     Job { name: "idle-blocked", kind: Kind::Hold(Idleness::Blocked) },
+    Job { name: "syscalls", kind: Kind::Trace(Tracer::Strace) },
+    Job { name: "instructions", kind: Kind::Trace(Tracer::Callgrind) },
     Job { name: "reload-100k", kind: Kind::Reload },
 ];
 
@@ -85,7 +90,12 @@ impl Job {
             Kind::Load(Work::Ping { .. }, _) | Kind::Hold(Idleness::Blocked) => {
                 is_plain || is_largest
             }
-            Kind::Load(Work::Short { .. }, _) | Kind::Hold(_) | Kind::Reload => is_plain,
+            // Under valgrind Envoy takes minutes.
+            Kind::Trace(Tracer::Callgrind) => is_plain && contestant.program != Program::Envoy,
+            Kind::Load(Work::Short { .. }, _)
+            | Kind::Hold(_)
+            | Kind::Trace(Tracer::Strace)
+            | Kind::Reload => is_plain,
         }
     }
 }

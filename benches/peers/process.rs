@@ -3,7 +3,8 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -33,9 +34,20 @@ pub(crate) struct Running {
 impl Running {
     /// Starts a proxy and waits until it serves.
     pub(crate) fn start(contestant: &Contestant, duty: &Duty) -> io::Result<Self> {
+        Self::start_under(&[], contestant, duty)
+    }
+
+    /// The same under another program, whose command line these words begin, in the proxy's own
+    /// folder.
+    pub(crate) fn start_under(
+        words: &[&str],
+        contestant: &Contestant,
+        duty: &Duty,
+    ) -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("mse-proxy-bench-").tempdir()?;
         contestant.write_routes(folder.path(), duty)?;
-        let mut command = contestant.command(folder.path(), duty)?;
+        let mut command = under(words, contestant.command(folder.path(), duty)?);
+        command.current_dir(folder.path());
         for (name, _) in std::env::vars_os() {
             let is_ours = command.get_envs().any(|(own, _)| own == name);
             if name.to_string_lossy().starts_with("MSE_PROXY_") && !is_ours {
@@ -61,6 +73,24 @@ impl Running {
         Ok(running)
     }
 
+    /// Where its files are.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Ends it in order.
+    pub(crate) fn stop(&mut self) -> io::Result<()> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        let began = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            if began.elapsed() > START {
+                return Err(io::Error::other(format!("{} does not stop", self.contestant.name)));
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
     /// Its processes at this moment.
     pub(crate) fn family(&self) -> Vec<u32> {
         family(self.child.id())
@@ -80,6 +110,15 @@ impl Running {
         let name = &self.contestant.name;
         format!("{name} does not serve:\n{}{}", read("output.log"), read("error.log"))
     }
+}
+
+/// A command as the argument of another.
+fn under(words: &[&str], command: Command) -> Command {
+    let Some((program, arguments)) = words.split_first() else { return command };
+    let mut outer = Command::new(program);
+    outer.args(arguments).arg(command.get_program()).args(command.get_args());
+    outer.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    outer
 }
 
 impl Drop for Running {

@@ -161,11 +161,10 @@ pub(crate) fn tell_facts(name: &str, rows: &[(String, Vec<Fact>)], busy: f64) ->
     let tell = |(proxy, facts): &(String, Vec<Fact>)| {
         let cell = |fact: &Fact| {
             let spread = fact.spread;
-            let range = if spread.min < spread.max {
-                format!("{:.0} ({:.0} … {:.0})", spread.median, spread.min, spread.max)
-            } else {
-                format!("{:.0}", spread.median)
-            };
+            let places = usize::from(spread.max < 100.0 && spread.max.fract() > 0.0);
+            let [median, min, max] =
+                [spread.median, spread.min, spread.max].map(|value| format!("{value:.places$}"));
+            let range = if min == max { median } else { format!("{median} ({min} … {max})") };
             format!("{range:>24}")
         };
         println!("  {:<22} {}", proxy, facts.iter().map(cell).collect::<Vec<_>>().join(" "));

