@@ -362,9 +362,9 @@ fn the_soft_limit_of_descriptors_is_raised_and_one_that_is_too_low_is_told() {
         let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
         line.split_whitespace().nth(3).unwrap().to_owned()
     };
-    // Two for each of 1000 connections, 512 for everything else, and 32 pipes for each core.
+    // Two for each of 1000 connections, 512 for everything else, and 64 pipes for each core.
     let cores = std::thread::available_parallelism().unwrap().get();
-    let hard = (2 * 1000 + 512 + 2 * 32 * cores).to_string();
+    let hard = (2 * 1000 + 512 + 2 * 64 * cores).to_string();
     let mut daemon = serve(&format!("256:{hard}"), "1500");
     assert_eq!(soft(&daemon), hard);
     daemon.wait_seen("limits.connections cannot be reached and is lowered");

@@ -31,7 +31,9 @@ use crate::telemetry::metrics::Moved;
 const ROUNDS: u32 = 16;
 /// So many bytes are enough for one turn as well.
 const ENOUGH: u64 = 1 << 20;
-/// Reads in a row that filled the buffer: then a direction is bulky.
+/// A read that found this much is large: copying it costs more than the two calls that a pipe needs.
+const LARGE: usize = 16 * 1024;
+/// Large reads in a row: then a direction is bulky.
 const BULKY: u8 = 4;
 /// A splice that moved less does not pay.
 const THIN: usize = 8 * 1024;
@@ -495,7 +497,7 @@ impl Direction {
             }
             self.activity += 1;
             self.pace = match self.pace {
-                Pace::Copy(_) if bytes.len() < buffer::SIZE => Pace::Copy(0),
+                Pace::Copy(_) if bytes.len() < LARGE => Pace::Copy(0),
                 Pace::Copy(BULKY..) => Pace::Splice(0),
                 Pace::Copy(full) => Pace::Copy(full + 1),
                 other => other,
