@@ -24,10 +24,10 @@ use crate::outcome::Outcome;
 use crate::routing::table::Revised;
 use crate::telemetry::almanac::{DAY, HOUR};
 use family::{counter, gauge, histogram};
+use process::Process;
 use routes::Book;
 use tally::Sheet;
 
-pub use process::started_at;
 pub use routes::{OTHER, RouteCounts};
 pub use tally::{AcceptFailure, Meter, Tally, Visit};
 
@@ -54,6 +54,7 @@ impl Default for Settings {
 pub struct Metrics {
     sheets: Mutex<Vec<Arc<Sheet>>>,
     routes: Arc<Book>,
+    process: Process,
 }
 
 /// What is read off elsewhere at the moment of a scrape.
@@ -108,7 +109,11 @@ impl Metrics {
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
         let most = usize::try_from(settings.max_routes).unwrap_or(usize::MAX);
-        Self { sheets: Mutex::default(), routes: Arc::new(Book::new(most)) }
+        Self {
+            sheets: Mutex::default(),
+            routes: Arc::new(Book::new(most)),
+            process: Process::new(),
+        }
     }
 
     /// A tally for one more worker.
@@ -154,7 +159,7 @@ impl Metrics {
             "What runs: always 1, labelled by the version.",
             [(vec![("version", env!("CARGO_PKG_VERSION"))], 1.0)],
         ));
-        families.extend(process::families());
+        families.extend(self.process.families());
         families.sort_unstable_by(|one, other| one.name().cmp(other.name()));
         // Writing to memory fails for a family without a name or a sample, and there is none.
         TextEncoder::new().encode_to_string(&families).unwrap_or_default()
