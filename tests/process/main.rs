@@ -9,6 +9,9 @@
 
 mod commands;
 mod daemon;
+mod eyes;
+mod metrics;
 mod support;
 mod systemd;
 mod units;
+mod web;

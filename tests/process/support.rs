@@ -100,10 +100,17 @@ impl Daemon {
     }
 
     /// The same for a line that may have come before it listened.
-    pub(crate) fn wait_seen(&mut self, words: &str) {
-        if !self.seen.iter().any(|line| line.contains(words)) {
-            self.wait_log(words);
-        }
+    pub(crate) fn wait_seen(&mut self, words: &str) -> String {
+        let seen = self.seen.iter().find(|line| line.contains(words)).cloned();
+        seen.unwrap_or_else(|| self.wait_log(words))
+    }
+
+    /// Where it shows metrics, probes and the status page.
+    pub(crate) fn admin(&mut self) -> SocketAddr {
+        let line = self.wait_seen("status page, metrics and probes");
+        let line: Value = serde_json::from_str(&line).unwrap();
+        let url = line["url"].as_str().unwrap();
+        url.strip_prefix("http://").unwrap().strip_suffix('/').unwrap().parse().unwrap()
     }
 
     pub(crate) fn record(&self) -> Value {

@@ -161,7 +161,9 @@ impl Metrics {
         ));
         families.extend(self.process.families());
         families.sort_unstable_by(|one, other| one.name().cmp(other.name()));
-        // Writing to memory fails for a family without a name or a sample, and there is none.
+        // Until a source has told its routes, nothing is to be said of sources; the encoder takes
+        // no family without a sample, and gives up on all others.
+        families.retain(|family| !family.get_metric().is_empty());
         TextEncoder::new().encode_to_string(&families).unwrap_or_default()
     }
 
