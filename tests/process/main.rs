@@ -11,6 +11,7 @@ mod commands;
 mod daemon;
 mod eyes;
 mod metrics;
+mod page;
 mod support;
 mod systemd;
 mod units;

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::outcome::Outcome;
+use crate::routing::snapshot::Snapshot;
 use crate::routing::table::Revised;
 use crate::telemetry::almanac::{DAY, HOUR};
 use family::{counter, gauge, histogram};
@@ -141,6 +142,12 @@ impl Metrics {
         }
     }
 
+    /// Gives the routes of a table series of their own, if all of them fit, and takes them from
+    /// those that are gone.
+    pub fn adopt(&self, table: &Snapshot) {
+        self.routes.adopt(table);
+    }
+
     /// What was counted under a route, if it has series of its own.
     #[must_use]
     pub fn of_route(&self, id: &str) -> Option<RouteCounts> {
@@ -150,7 +157,7 @@ impl Metrics {
     /// Everything in the text form. Looks at each route of the table once.
     #[must_use]
     pub fn text(&self, facts: &Facts) -> String {
-        self.routes.adopt(&facts.table.snapshot);
+        self.adopt(&facts.table.snapshot);
         let mut families = self.of_sessions(facts);
         families.extend(of_table(facts));
         families.extend(self.routes.families(&facts.table.snapshot, facts.now));
