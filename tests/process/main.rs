@@ -15,4 +15,5 @@ mod page;
 mod support;
 mod systemd;
 mod units;
+mod watched;
 mod web;
