@@ -14,11 +14,10 @@ use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
-use tokio::runtime::{Builder, LocalOptions};
+use futures_util::future::join_all;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::admin::{self, Admin, Eyes, Readiness};
 use crate::clock::{Clock, Forward};
@@ -28,6 +27,8 @@ use crate::proxy::backend::addresses::Addresses;
 use crate::proxy::backend::connect::Dialer;
 use crate::proxy::connections::Ledger;
 use crate::proxy::drain::{self, drain};
+use crate::proxy::engine::Engine;
+use crate::proxy::engine::socket::Listener;
 use crate::proxy::limits::Limits;
 use crate::proxy::listener::{ListenError, listen};
 use crate::proxy::pulse::Pulses;
@@ -39,7 +40,7 @@ use crate::routing::table::{Table, table};
 use crate::source::file::{self, Reload};
 use crate::source::{RouteSet, Source};
 use crate::systemd;
-use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::almanac;
 use crate::telemetry::metrics::Metrics;
 
@@ -58,8 +59,8 @@ pub enum StartError {
     #[error("admin.http: {0}")]
     Admin(ListenError),
     /// The access log cannot be opened.
-    #[error("cannot open the access log: {0}")]
-    AccessLog(io::Error),
+    #[error("log.access: {0}")]
+    AccessLog(#[from] access_log::OpenError),
     /// The system gives no thread or no runtime.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -129,7 +130,7 @@ pub async fn start_on(
 ) -> Result<Running, StartError> {
     let addresses: Vec<_> = listeners.iter().filter_map(|one| one.local_addr().ok()).collect();
     let door = admin::open(&config.admin).map_err(StartError::Admin)?;
-    let log = AccessLog::open(&config.log).map_err(StartError::AccessLog)?;
+    let log = AccessLog::open(&config.log)?;
     let (publisher, table) = table();
     let ledger = Arc::new(Ledger::new(config.limits.connections_per_route));
     let names = Addresses::default();
@@ -184,7 +185,7 @@ pub async fn start_on(
         vitals: vitals.clone(),
         limits,
         metrics,
-        dialer: Dialer::new(&config.backend, names, ledger),
+        names,
         clock,
         log: log.clone(),
         numbers: Arc::new(AtomicU64::new(first_number())),
@@ -238,8 +239,13 @@ impl Running {
         &self.reload
     }
 
-    /// Reads its routes again, and waits until what was found is in force.
+    /// Opens its access log and reads its routes again, and waits until what was found is in force.
+    /// Whoever renamed the log may do with the old file what he likes then.
     pub async fn reload_now(&self) {
+        tokio::join!(self.log.reopen(), self.reread());
+    }
+
+    async fn reread(&self) {
         let Some(number) = self.reload.read_again().await else { return };
         let is_taken = |report: &Report| {
             report.sources.iter().any(|told| &*told.name == file::NAME && told.sets >= number)
@@ -303,7 +309,7 @@ struct Plan {
     vitals: Vitals,
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
-    dialer: Dialer,
+    names: Addresses,
     clock: Arc<dyn Clock>,
     log: AccessLog,
     numbers: Arc<AtomicU64>,
@@ -330,58 +336,63 @@ fn hire(plan: &Plan, listeners: &[std::net::TcpListener]) -> io::Result<Vec<Join
     (0..count).map(hire_one).collect()
 }
 
-/// One worker's life. Dropping its runtime ends the sessions that are still there, and each
-/// writes its record then.
+/// One worker's life. When its engine stops, the sessions that are still there end, and each writes
+/// its record then.
 fn work(
     number: usize,
     plan: Plan,
     listeners: Vec<std::net::TcpListener>,
     started: &std::sync::mpsc::SyncSender<io::Result<()>>,
 ) {
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
+    let ready = Engine::new().and_then(|engine| {
+        let listeners: io::Result<Vec<_>> =
+            listeners.into_iter().map(|one| Listener::adopt(&engine.reactor, one)).collect();
+        Ok((engine, listeners?))
+    });
+    let (engine, listeners) = match ready {
+        Ok(ready) => ready,
         Err(error) => return drop(started.send(Err(error))),
     };
-    runtime.block_on(async {
-        let listeners: io::Result<Vec<_>> =
-            listeners.into_iter().map(TcpListener::from_std).collect();
-        let listeners = match listeners {
-            Ok(listeners) => listeners,
-            Err(error) => return drop(started.send(Err(error))),
-        };
-        let (stopping, mut closing) = (plan.stopping.clone(), plan.closing.clone());
-        let pulses = plan.vitals.pulses.clone();
-        let mut pulse = pulses.join(format!("worker-{number}"));
-        let house = Rc::new(plan.house());
-        let mut doors = JoinSet::new();
-        for listener in listeners {
-            let address = listener.local_addr().map_or_else(|_| "?".into(), |is| is.to_string());
-            let pulse = pulses.join(format!("worker-{number}, accepting on {address}"));
-            doors.spawn_local(accept(listener, Rc::clone(&house), stopping.clone(), pulse));
-        }
-        // Only now, so that whoever looks on from here on sees all of its loops.
-        let _ = started.send(Ok(()));
-        pulse.during(doors.join_all()).await;
+    let (stopping, mut closing) = (plan.stopping.clone(), plan.closing.clone());
+    let pulses = plan.vitals.pulses.clone();
+    let mut pulse = pulses.join(format!("worker-{number}"), &engine.deadlines);
+    let house = Rc::new(plan.house(&engine));
+    let doors = listeners.into_iter().map(|listener| {
+        let name = format!("worker-{number}, accepting on {}", listener.address());
+        let pulse = pulses.join(name, &engine.deadlines);
+        accept(listener, Rc::clone(&house), engine.clone(), stopping.clone(), pulse)
+    });
+    let doors: Vec<_> = doors.collect();
+    // Only now, so that whoever looks on from here on sees all of its loops.
+    let _ = started.send(Ok(()));
+    let worked = engine.run(async move {
+        pulse.during(join_all(doors)).await;
         let _ = pulse.during(closing.wait_for(|closing| *closing)).await;
         pulse.rest();
     });
+    if let Err(error) = worked {
+        // The watchdog misses it from now on.
+        error!(%error, number, "a worker cannot wait for events any more");
+    }
 }
 
 impl Plan {
-    fn house(self) -> House<Dialer> {
+    fn house(self, engine: &Engine) -> House<Dialer> {
+        let ledger = self.vitals.ledger;
+        let reactor = engine.reactor.clone();
         House {
             table: self.vitals.table.reader(),
-            ledger: self.vitals.ledger,
+            dialer: Dialer::new(reactor, &self.config.backend, self.names, Arc::clone(&ledger)),
+            ledger,
             limits: self.limits,
-            dialer: self.dialer,
+            deadlines: engine.deadlines.clone(),
             clock: self.clock,
             log: self.log,
             tally: Rc::new(self.metrics.tally()),
             numbers: self.numbers,
             hello: self.config.hello,
             answer: self.config.refusal.answer,
-            idle: (&self.config.relay).into(),
+            idle: Rc::new((&self.config.relay).into()),
         }
     }
 }

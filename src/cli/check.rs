@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::report::{Finding, Style, complain_all, print};
+use super::report::{Finding, Style, complain, complain_all, print};
 use super::{ConfigArgument, Format, Status};
 use crate::config::Config;
+use crate::proxy::capacity::Machine;
 use crate::routing::snapshot::Snapshot;
 use crate::source::file;
 use crate::source::place::Place;
@@ -67,12 +68,19 @@ pub(super) fn run(arguments: &Arguments, style: Style, format: Format) -> Status
         routes = Some(snapshot.len());
         findings.extend(more);
     }
+    // No faults: the configuration may be meant for another machine.
+    let warnings = Machine::look().judge(&config.limits);
+    let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
     match format {
         Format::Json => {
             let faults: Vec<_> = findings.iter().map(Finding::json).collect();
-            print(&format!("{}\n", json!({ "routes": routes, "faults": faults })));
+            let all = json!({ "routes": routes, "faults": faults, "warnings": warnings });
+            print(&format!("{all}\n"));
         }
         Format::Table => {
+            for warning in &warnings {
+                complain(&format!("{}: {warning}\n", style.strong("this machine")));
+            }
             complain_all(&findings, style);
             let good = routes.map_or_else(
                 || "no routes were named (--routes PATH, or routes.path)".to_owned(),

@@ -3,16 +3,19 @@
 use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::warn;
 
 use super::check::load;
 use super::report::{Style, complain, complain_all};
 use super::{ConfigArgument, Status, demo, supervised};
 use crate::clock::SystemClock;
 use crate::config::Config;
+use crate::proxy::capacity::Machine;
 use crate::proxy::descriptors;
 use crate::proxy::listener::{self, ListenError, listen};
 use crate::server::{self, StartError};
 use crate::systemd::{self, InheritError, Inherited, Notice};
+use crate::telemetry::access_log::OpenError;
 use crate::telemetry::logging;
 
 /// Threads for everything beside the data path: one more than what a large table can keep busy.
@@ -35,10 +38,19 @@ pub(super) fn run(arguments: &Arguments, style: Style) -> Status {
             return complain_all(&findings, style);
         }
     };
-    logging::start(&config.log);
-    let config = Config { limits: descriptors::make_room(config.limits.clone()), ..config };
     // Before there is a second thread.
     let inherited = systemd::inherited();
+    let log = match logging::start(&config.log) {
+        Ok(log) => log,
+        Err(error) => {
+            complain(&format!("cannot start: the log cannot be written: {error}\n"));
+            return Status::Refused;
+        }
+    };
+    let config = Config { limits: descriptors::make_room(config.limits.clone()), ..config };
+    for shortage in Machine::look().judge(&config.limits) {
+        warn!("{shortage}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
@@ -51,20 +63,13 @@ pub(super) fn run(arguments: &Arguments, style: Style) -> Status {
             return Status::Refused;
         }
     };
-    let status = runtime.block_on(serve(arguments.demo, inherited, &config, style));
+    let served = runtime.block_on(serve(arguments.demo, inherited, &config, style));
     // What still blocks then (a routes file on a dead network disk, a systemd that does not read)
     // is not worth waiting for.
     runtime.shutdown_background();
-    status
-}
-
-async fn serve(
-    with_demo: bool,
-    inherited: Result<Vec<Inherited>, InheritError>,
-    config: &Config,
-    style: Style,
-) -> Status {
-    match try_serve(with_demo, inherited, config, style).await {
+    // Before any last words of ours.
+    drop(log);
+    match served {
         Ok(()) => Status::Done,
         Err(error) => {
             complain(&format!("{}: {error}\n{}", style.bad("cannot start"), remedy(&error)));
@@ -95,6 +100,7 @@ fn remedy(error: &ServeError) -> String {
             let off = "; MSE_PROXY_ADMIN_HTTP= turns metrics, probes and the status page off";
             listen_remedy(error, "ADMIN_HTTP", off)
         }
+        ServeError::Start(StartError::AccessLog(error)) => remedy_for_log(error).to_owned(),
         ServeError::Inherit(_) => {
             "every socket of the .socket unit must be a ListenStream= with an IP address or a port, with Accept=no\n"
                 .to_owned()
@@ -125,7 +131,21 @@ fn listen_remedy(ListenError { address, error }: &ListenError, key: &str, or: &s
     }
 }
 
-async fn try_serve(
+fn remedy_for_log(error: &OpenError) -> &'static str {
+    match error {
+        OpenError::File { .. } => {
+            "its folder must be there and the proxy's user may write to it; or log elsewhere:\n\
+             MSE_PROXY_LOG_ACCESS=stdout\n"
+        }
+        OpenError::Journald { .. } => {
+            "systemd-journald does not run here, or listens elsewhere (log.access = \"journald:/path\"); or log elsewhere:\n\
+             MSE_PROXY_LOG_ACCESS=stdout\n"
+        }
+        OpenError::Own(_) => "",
+    }
+}
+
+async fn serve(
     with_demo: bool,
     inherited: Result<Vec<Inherited>, InheritError>,
     config: &Config,

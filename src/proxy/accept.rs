@@ -7,17 +7,18 @@
 //! it. It beats wherever it may wait.
 
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::time::sleep;
 use tracing::warn;
 
 use crate::proxy::backend::connect::Connect;
 use crate::proxy::descriptors::is_shortage;
+use crate::proxy::engine::Engine;
+use crate::proxy::engine::socket::{Listener, Socket};
 use crate::proxy::limits::Slot;
 use crate::proxy::pulse::Pulse;
 use crate::proxy::session::{Arrival, House, session};
@@ -29,19 +30,28 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const SHED: usize = 32;
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// One more client is accepted at a turn for each so many events that it brought: a busy worker
+/// turns slowly, and its queue must not wait for that.
+const EVENTS_EACH: usize = 8;
 
 /// Accepts until `stop` says true, or its sender is gone.
 pub async fn accept<C: Connect>(
-    listener: TcpListener,
+    mut listener: Listener,
     house: Rc<House<C>>,
+    engine: Engine,
     mut stop: watch::Receiver<bool>,
     mut pulse: Pulse,
 ) {
     let mut pause = FIRST_PAUSE;
     while !*stop.borrow() {
-        let slot = tokio::select! {
-            slot = pulse.during(house.limits.slot()) => slot,
-            _ = stop.changed() => break,
+        let slot = if let Some(slot) = house.limits.try_slot() {
+            slot
+        } else {
+            listener.look_away();
+            tokio::select! {
+                slot = pulse.during(house.limits.slot()) => slot,
+                _ = stop.changed() => break,
+            }
         };
         let accepted = tokio::select! {
             accepted = pulse.during(listener.accept()) => accepted,
@@ -50,15 +60,17 @@ pub async fn accept<C: Connect>(
         match accepted {
             Ok((stream, client)) => {
                 pause = FIRST_PAUSE;
-                begin(&house, stream, client, slot);
+                begin(&house, &engine, &listener, (stream, client), slot);
+                accept_waiting(&listener, &house, &engine, engine.reactor.brought() / EVENTS_EACH);
             }
             Err(error) if is_shortage(&error) => {
                 drop(slot);
                 house.tally.accept_failed(kind(&error));
+                listener.look_away();
                 let shed = house.ledger.shed(SHED);
                 warn!(%error, ?pause, shed, "cannot accept: the machine is short of something");
                 tokio::select! {
-                    () = pulse.during(sleep(pause)) => {}
+                    () = pulse.during(engine.deadlines.sleep(pause)) => {}
                     _ = stop.changed() => break,
                 }
                 pause = (pause * 2).min(LONGEST_PAUSE);
@@ -70,33 +82,33 @@ pub async fn accept<C: Connect>(
             }
         }
     }
-    accept_waiting(&listener, &house).await;
+    accept_waiting(&listener, &house, &engine, usize::MAX);
     pulse.rest();
 }
 
-/// Takes what waits in the queue, and waits for nothing.
-async fn accept_waiting<C: Connect>(listener: &TcpListener, house: &Rc<House<C>>) {
-    while let Some(slot) = house.limits.try_slot() {
-        let accepted = std::future::poll_fn(|cx| match listener.poll_accept(cx) {
-            std::task::Poll::Ready(accepted) => std::task::Poll::Ready(accepted.ok()),
-            std::task::Poll::Pending => std::task::Poll::Ready(None),
-        });
-        let Some((stream, client)) = accepted.await else { return };
-        begin(house, stream, client, slot);
+/// Takes at most so many of those who wait in the queue, and waits for nobody.
+fn accept_waiting<C: Connect>(
+    listener: &Listener,
+    house: &Rc<House<C>>,
+    engine: &Engine,
+    most: usize,
+) {
+    for _ in 0..most {
+        let Some(slot) = house.limits.try_slot() else { return };
+        let Ok(accepted) = listener.accept_waiting() else { return };
+        begin(house, engine, listener, accepted, slot);
     }
 }
 
 fn begin<C: Connect>(
     house: &Rc<House<C>>,
-    stream: TcpStream,
-    client: std::net::SocketAddr,
+    engine: &Engine,
+    listener: &Listener,
+    (stream, client): (Socket, SocketAddr),
     slot: Slot,
 ) {
-    // A socket that cannot name its own address is already gone; the unspecified one stands in.
-    let listener =
-        stream.local_addr().unwrap_or_else(|_| (std::net::Ipv6Addr::UNSPECIFIED, 0).into());
-    let arrival = Arrival { client, listener, slot };
-    tokio::task::spawn_local(session(stream, arrival, Rc::clone(house)));
+    let arrival = Arrival { client, listener: listener.reached_by(&stream), slot };
+    engine.spawner.spawn(session(stream, arrival, Rc::clone(house)));
 }
 
 fn kind(error: &io::Error) -> AcceptFailure {

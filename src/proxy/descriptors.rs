@@ -1,12 +1,14 @@
 //! File descriptors: as many as the system lets us have, and a word at start if they are too few.
 
 use std::io;
+use std::num::NonZero;
 
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tracing::{info, warn};
 
 use crate::proxy::limits::Settings;
+use crate::proxy::relay::pipes;
 
 /// What everything but sessions needs: listeners, runtimes, logs, watches, control, admin, and the
 /// connections over the limit that are told so.
@@ -30,14 +32,16 @@ pub fn make_room(mut settings: Settings) -> Settings {
     let Some(most) = getrlimit(Resource::Nofile).current else { return settings };
     let descriptors = usize::try_from(most).unwrap_or(usize::MAX);
     let wanted = settings.connections.count();
-    let possible = (descriptors.saturating_sub(RESERVE) / EACH).max(LEAST);
+    let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let reserve = RESERVE + EACH * pipes::MOST * workers;
+    let possible = (descriptors.saturating_sub(reserve) / EACH).max(LEAST);
     if possible < wanted {
         settings.connections = settings.connections.at_most(possible);
         warn!(
             descriptors,
             wanted,
             possible,
-            "limits.connections cannot be reached and is lowered: raise the hard limit of descriptors (LimitNOFILE=, ulimit -Hn)"
+            "limits.connections cannot be reached and is lowered: raise the hard limit of descriptors (LimitNOFILE=, ulimit -Hn; fs.nr_open caps both)"
         );
     } else {
         info!(descriptors, "room for limits.connections");

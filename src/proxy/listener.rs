@@ -15,7 +15,7 @@ use crate::proxy::transport::tune;
 use crate::systemd::Inherited;
 
 /// How many connections may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 
 /// The section `listen` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

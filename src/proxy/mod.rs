@@ -7,9 +7,11 @@
 
 pub mod accept;
 pub mod backend;
+pub mod capacity;
 pub mod connections;
 pub mod descriptors;
 pub mod drain;
+pub mod engine;
 pub mod limits;
 pub mod listener;
 pub mod peek;

@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::Instant;
+
+use crate::proxy::engine::deadlines::{Deadline, Deadlines};
 
 /// How often a waiting loop beats, unless its observer looks more often than fits that.
 const BEAT: Duration = Duration::from_secs(1);
@@ -41,14 +43,12 @@ impl Pulses {
         Self { every: every.max(Duration::from_millis(1)), beats: Arc::default() }
     }
 
-    /// A loop that has to turn from now on. Call it within the loop's runtime.
+    /// A loop that has to turn from now on, on the worker with these deadlines.
     #[must_use]
-    pub fn join(&self, name: String) -> Pulse {
+    pub fn join(&self, name: String, deadlines: &Deadlines) -> Pulse {
         let beats = Arc::new(Beats { name, count: AtomicU64::new(0) });
         self.lock().push(Arc::clone(&beats));
-        let mut ticks = interval(self.every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Pulse { beats, ticks }
+        Pulse { beats, every: self.every, next: deadlines.unset() }
     }
 
     /// An observer of all of them.
@@ -66,7 +66,8 @@ impl Pulses {
 #[derive(Debug)]
 pub struct Pulse {
     beats: Arc<Beats>,
-    ticks: Interval,
+    every: Duration,
+    next: Deadline,
 }
 
 impl Pulse {
@@ -75,13 +76,11 @@ impl Pulse {
         self.beat();
         let mut happens = pin!(happens);
         loop {
-            tokio::select! {
-                biased;
-                happened = &mut happens => {
-                    self.beat();
-                    return happened;
-                }
-                _ = self.ticks.tick() => self.beat(),
+            self.next.set(Instant::now() + self.every);
+            let happened = self.next.bound(&mut happens).await;
+            self.beat();
+            if let Ok(happened) = happened {
+                return happened;
             }
         }
     }
@@ -133,73 +132,99 @@ impl Observer {
 mod tests {
     use std::future::pending;
 
-    use tokio::runtime::{Builder, LocalOptions};
+    use tokio::task::{LocalSet, spawn_local};
     use tokio::time::{advance, sleep};
 
     use super::*;
+    use crate::proxy::engine::Engine;
 
     const LOOK: Duration = Duration::from_secs(10);
 
+    /// Deadlines that come up by the test's clock.
+    fn turning() -> Deadlines {
+        let deadlines = Deadlines::new(Instant::now());
+        spawn_local(deadlines.clone().turn_for_ever());
+        deadlines
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_loop_that_waits_for_ever_is_alive() {
-        let pulses = Pulses::new(Some(LOOK));
-        let mut pulse = pulses.join("door".into());
-        tokio::spawn(async move { pulse.during(pending::<()>()).await });
-        let mut observer = pulses.observe();
-        for _ in 0..100 {
-            sleep(LOOK).await;
-            assert_eq!(observer.silent(), [""; 0]);
-        }
+        let test = async {
+            let deadlines = turning();
+            let pulses = Pulses::new(Some(LOOK));
+            let mut pulse = pulses.join("door".into(), &deadlines);
+            spawn_local(async move { pulse.during(pending::<()>()).await });
+            let mut observer = pulses.observe();
+            for _ in 0..100 {
+                sleep(LOOK).await;
+                assert_eq!(observer.silent(), [""; 0]);
+            }
+        };
+        LocalSet::new().run_until(test).await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_loop_that_waits_for_something_unnamed_falls_silent_though_its_runtime_turns() {
-        let pulses = Pulses::new(Some(LOOK));
-        let (mut door, mut other) = (pulses.join("door".into()), pulses.join("other".into()));
-        tokio::spawn(async move {
-            door.during(sleep(LOOK)).await;
-            pending::<()>().await;
-        });
-        tokio::spawn(async move { other.during(pending::<()>()).await });
-        let mut observer = pulses.observe();
-        sleep(LOOK / 2).await;
-        assert_eq!(observer.silent(), [""; 0]);
-        sleep(LOOK).await;
-        assert_eq!(observer.silent(), [""; 0], "it still turned since the last look");
-        for _ in 0..3 {
+        let test = async {
+            let deadlines = turning();
+            let pulses = Pulses::new(Some(LOOK));
+            let (mut door, mut other) =
+                (pulses.join("door".into(), &deadlines), pulses.join("other".into(), &deadlines));
+            spawn_local(async move {
+                door.during(sleep(LOOK)).await;
+                pending::<()>().await;
+            });
+            spawn_local(async move { other.during(pending::<()>()).await });
+            let mut observer = pulses.observe();
+            sleep(LOOK / 2).await;
+            assert_eq!(observer.silent(), [""; 0]);
             sleep(LOOK).await;
-            assert_eq!(observer.silent(), ["door"]);
-        }
+            assert_eq!(observer.silent(), [""; 0], "it still turned since the last look");
+            for _ in 0..3 {
+                sleep(LOOK).await;
+                assert_eq!(observer.silent(), ["door"]);
+            }
+        };
+        LocalSet::new().run_until(test).await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn rest_is_no_silence_and_a_panic_is_no_rest() {
-        let pulses = Pulses::new(Some(LOOK));
-        let (mut done, mut dead) = (pulses.join("done".into()), pulses.join("dead".into()));
-        let mut observer = pulses.observe();
-        tokio::spawn(async move {
-            done.during(sleep(LOOK / 2)).await;
-            done.rest();
-        });
-        let fate = tokio::spawn(async move {
-            dead.during(sleep(LOOK / 2)).await;
-            panic!("the fate of this loop");
-        });
-        assert!(fate.await.is_err());
-        assert_eq!(observer.silent(), [""; 0]);
-        advance(LOOK).await;
-        assert_eq!(observer.silent(), ["dead"]);
+        let test = async {
+            let deadlines = turning();
+            let pulses = Pulses::new(Some(LOOK));
+            let (mut done, mut dead) =
+                (pulses.join("done".into(), &deadlines), pulses.join("dead".into(), &deadlines));
+            let mut observer = pulses.observe();
+            spawn_local(async move {
+                done.during(sleep(LOOK / 2)).await;
+                done.rest();
+            });
+            let fate = spawn_local(async move {
+                dead.during(sleep(LOOK / 2)).await;
+                panic!("the fate of this loop");
+            });
+            assert!(fate.await.is_err());
+            assert_eq!(observer.silent(), [""; 0]);
+            advance(LOOK).await;
+            assert_eq!(observer.silent(), ["dead"]);
+        };
+        LocalSet::new().run_until(test).await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_silence_that_ends_is_forgiven() {
-        let pulses = Pulses::new(Some(LOOK));
-        let mut pulse = pulses.join("door".into());
-        let mut observer = pulses.observe();
-        assert_eq!(observer.silent(), [""; 0]);
-        assert_eq!(observer.silent(), ["door"]);
-        pulse.during(sleep(LOOK)).await;
-        assert_eq!(observer.silent(), [""; 0]);
+        let test = async {
+            let deadlines = turning();
+            let pulses = Pulses::new(Some(LOOK));
+            let mut pulse = pulses.join("door".into(), &deadlines);
+            let mut observer = pulses.observe();
+            assert_eq!(observer.silent(), [""; 0]);
+            assert_eq!(observer.silent(), ["door"]);
+            pulse.during(sleep(LOOK)).await;
+            assert_eq!(observer.silent(), [""; 0]);
+        };
+        LocalSet::new().run_until(test).await;
     }
 
     #[test]
@@ -210,15 +235,12 @@ mod tests {
         let worker = |name: &'static str, task: Box<dyn FnOnce() + Send>| {
             let (pulses, joined) = (pulses.clone(), joined.clone());
             std::thread::spawn(move || {
-                let mut runtime = Builder::new_current_thread();
-                let runtime = runtime.enable_all().build_local(LocalOptions::default()).unwrap();
-                runtime.block_on(async {
-                    let mut pulse = pulses.join(name.into());
-                    joined.send(()).unwrap();
-                    // What a session must never do: hold its worker.
-                    tokio::task::spawn_local(async move { task() });
-                    pulse.during(pending::<()>()).await;
-                });
+                let engine = Engine::new().unwrap();
+                let mut pulse = pulses.join(name.into(), &engine.deadlines);
+                joined.send(()).unwrap();
+                // What a session must never do: hold its worker.
+                engine.spawner.spawn(async move { task() });
+                engine.run(async move { pulse.during(pending::<()>()).await }).unwrap();
             })
         };
         // Not joined: they wait for ever, and end with the test.

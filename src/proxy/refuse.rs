@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use tokio::time::Instant;
+
 use crate::outcome::Outcome;
+use crate::proxy::engine::deadlines::Deadline;
 use crate::proxy::peek::PlainHttp;
 use crate::proxy::transport::Transport;
 use crate::wire::alert::Answer;
@@ -31,16 +34,23 @@ pub struct Manners {
 }
 
 /// Answers a client and sees it off.
-pub async fn refuse<S: Transport>(mut client: S, outcome: Outcome, manners: Manners) {
+pub async fn refuse<S: Transport>(
+    mut client: S,
+    outcome: Outcome,
+    manners: Manners,
+    timer: &mut Deadline,
+) {
+    timer.set(Instant::now() + LINGER);
     // Whoever has gone, or does not listen, gets no second try; the bounds hold in any case.
-    let _ = tokio::time::timeout(LINGER, async {
-        if let Some(bytes) = words(outcome, manners) {
-            client.write_all(&bytes).await?;
-        }
-        client.shutdown().await?;
-        tokio::io::copy(&mut (&mut client).take(LINGER_BYTES), &mut tokio::io::sink()).await
-    })
-    .await;
+    let _ = timer
+        .bound(async {
+            if let Some(bytes) = words(outcome, manners) {
+                client.write_all(&bytes).await?;
+            }
+            client.shutdown().await?;
+            tokio::io::copy(&mut (&mut client).take(LINGER_BYTES), &mut tokio::io::sink()).await
+        })
+        .await;
 }
 
 fn words(outcome: Outcome, manners: Manners) -> Option<Vec<u8>> {

@@ -5,32 +5,39 @@
 //! one outcome and writes exactly one record, and a refused client is answered before it is let go.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::outcome::{Outcome, Record};
 use crate::proxy::backend::connect::Connect;
 use crate::proxy::connections::{Entry, Ledger};
+use crate::proxy::engine::deadlines::{Deadline, Deadlines, Passed};
 use crate::proxy::limits::{Limits, Pending, Permit, Slot};
 use crate::proxy::peek::{self, PeekError, Peeked, peek};
 use crate::proxy::refuse::{Manners, refuse};
-use crate::proxy::relay::copy::relay;
+use crate::proxy::relay::copy::{End, Relay};
 use crate::proxy::relay::idle;
 use crate::proxy::transport::Transport;
 use crate::routing::route::Route;
 use crate::routing::snapshot::Miss;
 use crate::routing::table::Reader;
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::metrics::{Tally, Visit};
+use crate::telemetry::metrics::{Moved, Tally, Visit};
 use crate::wire::alert::Answer;
-use crate::wire::client_hello::ClientHello;
+use crate::wire::client_hello::{Alpn, ClientHello};
 
 /// How often a lookup is repeated because the table changed under it.
 const LOOKUPS: u32 = 16;
+/// How much of a list of protocols a record keeps, in bytes. Real lists have 15; strangers can send
+/// 64 KiB, which neither every live session nor every record in a queue should hold.
+const RECORDED_ALPN: usize = 256;
 
 /// What all sessions of one worker share.
 #[derive(Debug)]
@@ -43,6 +50,8 @@ pub struct House<C> {
     pub limits: Arc<Limits>,
     /// The way to the backends.
     pub dialer: C,
+    /// The worker's deadlines.
+    pub deadlines: Deadlines,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Where records go.
@@ -56,7 +65,7 @@ pub struct House<C> {
     /// How refused clients are answered.
     pub answer: Answer,
     /// How long a relay may stand still.
-    pub idle: idle::Limits,
+    pub idle: Rc<idle::Limits>,
 }
 
 /// Who came in, and by which slot.
@@ -77,27 +86,77 @@ struct Connected<B> {
     permit: Permit,
 }
 
+/// A client that has arrived at its backend: all that a session holds from then on. Its size is
+/// what an idle connection costs.
+struct Passage<T, B> {
+    relay: Relay<T, B>,
+    told: Moved,
+    timer: Deadline,
+    entry: Entry,
+    _held: Permit,
+    draft: Draft,
+}
+
 /// Sees one client through.
-pub async fn session<T: Transport, C: Connect>(client: T, arrival: Arrival, house: Rc<House<C>>) {
-    let mut draft = Draft::new(&arrival, &house);
-    let source = arrival.client.ip();
-    let pending = match house.limits.admit(arrival.slot, source) {
+pub fn session<T: Transport, C: Connect>(
+    client: T,
+    arrival: Arrival,
+    house: Rc<House<C>>,
+) -> impl Future<Output = ()> + 'static {
+    // Two boxes, so that nobody holds room for both: who is on the way, and who has arrived.
+    let way = Box::pin(arrive(client, arrival, house));
+    async {
+        let Some(mut passage) = way.await else { return };
+        let end = std::future::poll_fn(|cx| passage.poll(cx)).await;
+        (*passage).end(end);
+    }
+}
+
+/// Brings a client to its backend. None, if it was refused: then it has been seen off.
+async fn arrive<T: Transport, C: Connect>(
+    mut client: T,
+    arrival: Arrival,
+    house: Rc<House<C>>,
+) -> Option<Box<Passage<T, C::Stream>>> {
+    let Arrival { client: address, listener, slot } = arrival;
+    let mut draft = Draft::new(address, listener, &house);
+    let mut timer = house.deadlines.unset();
+    let pending = match house.limits.admit(slot, address.ip()) {
         Ok(pending) => pending,
-        Err((outcome, _slot)) => return draft.refuse(client, outcome).await,
-    };
-    let mut client = client;
-    let mut entry = house.ledger.enter(draft.record.session);
-    match travel(&mut client, pending, &mut entry, &mut draft, &house).await {
-        Ok(Connected { backend, prefix, permit: _held }) => {
-            let mut meter = draft.tally.meter(draft.visit.as_ref());
-            let handle = entry.handle();
-            let relayed = relay(client, backend, prefix, house.idle, handle, &mut meter).await;
-            draft.record.to_backend_bytes = relayed.to_backend;
-            draft.record.to_client_bytes = relayed.to_client;
-            draft.record.first_byte = relayed.first_byte.map(|at| at - draft.began);
-            draft.record.outcome = relayed.into();
+        Err((outcome, _slot)) => {
+            draft.refuse(client, outcome, &mut timer).await;
+            return None;
         }
-        Err((outcome, _held)) => draft.refuse(client, outcome).await,
+    };
+    let mut entry = house.ledger.enter(draft.session);
+    match travel(&mut client, pending, &mut entry, &mut draft, &house, &mut timer).await {
+        Ok(Connected { backend, prefix, permit }) => {
+            let relay = Relay::new(client, backend, prefix, Rc::clone(&house.idle), &mut timer);
+            let told = Moved::default();
+            Some(Box::new(Passage { relay, told, timer, entry, _held: permit, draft }))
+        }
+        Err((outcome, _held)) => {
+            draft.refuse(client, outcome, &mut timer).await;
+            None
+        }
+    }
+}
+
+impl<T: Transport, B: Transport> Passage<T, B> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let polled = self.relay.poll(cx, self.entry.handle(), &mut self.timer);
+        let Draft { tally, visit, .. } = &self.draft;
+        tally.carried(visit.as_ref(), &mut self.told, self.relay.moved());
+        polled
+    }
+
+    fn end(self, end: End) {
+        let Self { relay, mut draft, .. } = self;
+        let relayed = relay.end(end);
+        draft.to_backend_bytes = relayed.to_backend;
+        draft.to_client_bytes = relayed.to_client;
+        draft.first_byte = relayed.first_byte;
+        draft.outcome = relayed.into();
     }
 }
 
@@ -111,40 +170,44 @@ async fn travel<T: Transport, C: Connect>(
     entry: &mut Entry,
     draft: &mut Draft,
     house: &House<C>,
+    timer: &mut Deadline,
 ) -> Result<Connected<C::Stream>, (Outcome, Held)> {
-    let deadline = draft.began + house.hello.timeout.0;
+    timer.set(draft.began + house.hello.timeout.0);
     let peeked = tokio::select! {
-        peeked = timeout_at(deadline, peek(client, house.hello.max_size, &mut pending)) => peeked,
+        peeked = timer.bound(peek(client, house.hello.max_size, &mut pending)) => peeked,
         outcome = entry.handle().wait() => return Err((outcome, Err(pending))),
     };
     let Peeked { hello, prefix } = match peeked {
         Ok(Ok(peeked)) => peeked,
         Ok(Err(error)) => {
-            draft.record.reason = reason(&error);
+            draft.reason = reason(&error);
             return Err((Outcome::from(&error), Err(pending)));
         }
-        Err(_) => return Err((Outcome::HelloTimeout, Err(pending))),
+        Err(Passed) => return Err((Outcome::HelloTimeout, Err(pending))),
     };
-    draft.saw(&hello);
+    draft.hello_took = Some(Took::since(draft.began));
     let permit = pending.named();
-    let route = match find(&hello, entry, draft, house) {
+    let found = find(&hello, entry, draft, house);
+    draft.hello = Some(ClientHello { alpn: hello.alpn.shortened(RECORDED_ALPN), ..hello });
+    let route = match found {
         Ok(route) => route,
         Err(outcome) => return Err((outcome, Ok(permit))),
     };
     let dialled = Instant::now();
     let connected = tokio::select! {
-        connected = house.dialer.connect(&route) => connected,
+        // In a box: who has not shown a name yet must not hold its place.
+        connected = Box::pin(house.dialer.connect(&route, timer)) => connected,
         outcome = entry.handle().wait() => return Err((outcome, Ok(permit))),
     };
-    draft.record.connect = Some(dialled.elapsed());
+    draft.connect_took = Some(Took::since(dialled));
     match connected {
         Ok((backend, endpoint)) => {
-            draft.record.endpoint = Some(endpoint);
+            draft.endpoint = u16::try_from(endpoint).ok();
             Ok(Connected { backend, prefix, permit })
         }
         Err(error) => {
             tracing::debug!(route = %route.id, %error, "no backend could be reached");
-            draft.record.endpoint = route.backends.first().cloned();
+            draft.endpoint = Some(0);
             Err((Outcome::from(&error), Ok(permit)))
         }
     }
@@ -168,7 +231,7 @@ fn find<C>(
     let name = hello.sni.as_ref().ok_or(Outcome::NoSni)?;
     for _ in 0..LOOKUPS {
         let table = house.table.current();
-        draft.record.revision = Some(table.revision);
+        draft.revision = NonZeroU64::new(table.revision);
         let found = table.snapshot.lookup(name, &hello.alpn, house.clock.now());
         let route = found.map_err(|miss| draft.missed(miss))?;
         draft.took(route);
@@ -193,23 +256,67 @@ impl From<&Miss> for Outcome {
     }
 }
 
-/// The record in the making; written when it is dropped, however that comes about.
+/// The record in the making, as small as it can be kept; written when it is dropped, however that
+/// comes about.
 struct Draft {
-    record: Record,
+    time: Timestamp,
     began: Instant,
+    session: u64,
+    client: SocketAddr,
+    listener: SocketAddr,
+    hello: Option<ClientHello>,
+    route: Option<Arc<Route>>,
+    /// The place of the backend among those of the route.
+    endpoint: Option<u16>,
+    revision: Option<NonZeroU64>,
+    hello_took: Option<Took>,
+    connect_took: Option<Took>,
+    first_byte: Option<Instant>,
+    reason: Option<&'static str>,
+    to_backend_bytes: u64,
+    to_client_bytes: u64,
+    outcome: Outcome,
     manners: Manners,
     log: AccessLog,
     tally: Rc<Tally>,
     visit: Option<Visit>,
 }
 
+/// How long a step before the relay took, in microseconds. None takes an hour.
+#[derive(Debug, Clone, Copy)]
+struct Took(u32);
+
+impl Took {
+    fn since(began: Instant) -> Self {
+        Self(u32::try_from(began.elapsed().as_micros()).unwrap_or(u32::MAX))
+    }
+}
+
+impl From<Took> for Duration {
+    fn from(took: Took) -> Self {
+        Self::from_micros(took.0.into())
+    }
+}
+
 impl Draft {
-    fn new<C>(arrival: &Arrival, house: &House<C>) -> Self {
-        let number = house.numbers.fetch_add(1, Ordering::Relaxed);
-        let now = house.clock.now();
+    fn new<C>(client: SocketAddr, listener: SocketAddr, house: &House<C>) -> Self {
         Self {
-            record: Record::new(now, number, arrival.client, arrival.listener),
+            time: house.clock.now(),
             began: Instant::now(),
+            session: house.numbers.fetch_add(1, Ordering::Relaxed),
+            client,
+            listener,
+            hello: None,
+            route: None,
+            endpoint: None,
+            revision: None,
+            hello_took: None,
+            connect_took: None,
+            first_byte: None,
+            reason: None,
+            to_backend_bytes: 0,
+            to_client_bytes: 0,
+            outcome: Outcome::Internal,
             manners: Manners { answer: house.answer, plain_http: house.hello.plain_http },
             log: house.log.clone(),
             tally: Rc::clone(&house.tally),
@@ -217,19 +324,10 @@ impl Draft {
         }
     }
 
-    fn saw(&mut self, hello: &ClientHello) {
-        self.record.hello = Some(self.began.elapsed());
-        self.record.hello_bytes = Some(hello.size);
-        self.record.sni.clone_from(&hello.sni);
-        self.record.alpn.clone_from(&hello.alpn);
-        self.record.ech = hello.ech;
-    }
-
-    fn took(&mut self, route: &Route) {
-        self.record.route = Some(Arc::clone(&route.id));
-        self.record.app.clone_from(&route.app);
+    fn took(&mut self, route: &Arc<Route>) {
         self.visit = Some(self.tally.visit(&route.id));
         self.manners.answer = route.refusal.unwrap_or(self.manners.answer);
+        self.route = Some(Arc::clone(route));
     }
 
     fn missed(&mut self, miss: Miss) -> Outcome {
@@ -241,17 +339,65 @@ impl Draft {
         outcome
     }
 
-    async fn refuse<T: Transport>(&mut self, client: T, outcome: Outcome) {
-        self.record.outcome = outcome;
-        refuse(client, outcome, self.manners).await;
+    async fn refuse<T: Transport>(&mut self, client: T, outcome: Outcome, timer: &mut Deadline) {
+        self.outcome = outcome;
+        // In a box: few sessions need it, and all would hold its place.
+        Box::pin(refuse(client, outcome, self.manners, timer)).await;
+    }
+
+    fn record(&mut self) -> Record {
+        let hello = self.hello.take();
+        let route = self.route.take();
+        let endpoint = route.as_ref().zip(self.endpoint);
+        let mut record = Record::new(self.time, self.session, self.client, self.listener);
+        record.ech = hello.as_ref().is_some_and(|hello| hello.ech);
+        record.hello_bytes = hello.as_ref().map(|hello| hello.size);
+        (record.sni, record.alpn) =
+            hello.map_or((None, Alpn::default()), |hello| (hello.sni, hello.alpn));
+        record.endpoint =
+            endpoint.and_then(|(route, place)| route.backends.get(usize::from(place)).cloned());
+        record.app = route.as_ref().and_then(|route| route.app.clone());
+        record.route = route.map(|route| Arc::clone(&route.id));
+        record.revision = self.revision.map(NonZeroU64::get);
+        record.outcome = self.outcome;
+        record.reason = self.reason;
+        record.hello = self.hello_took.map(Duration::from);
+        record.connect = self.connect_took.map(Duration::from);
+        record.first_byte = self.first_byte.map(|at| at - self.began);
+        record.duration = self.began.elapsed();
+        record.to_backend_bytes = self.to_backend_bytes;
+        record.to_client_bytes = self.to_client_bytes;
+        record
     }
 }
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        self.record.duration = self.began.elapsed();
+        let record = self.record();
         // Counted before it is written: whoever has read a record finds it counted.
-        self.tally.ended(&self.record, self.visit.take());
-        self.log.write(self.record.clone());
+        self.tally.ended(&record, self.visit.take());
+        self.log.write(record);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::backend::connect::Dialer;
+    use crate::proxy::engine::socket::Socket;
+
+    fn size_of_what_it_gives<F>(_: impl FnOnce(Socket, Arrival, Rc<House<Dialer>>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Beside these bytes a connection costs some 400 more, in tables and the allocator.
+    #[test]
+    fn a_session_is_small() {
+        let both = size_of_what_it_gives(session::<Socket, Dialer>);
+        assert!(both <= 32, "{both} bytes");
+        let arriving = size_of_what_it_gives(arrive::<Socket, Dialer>);
+        assert!(arriving <= 1536, "{arriving} bytes");
+        let relaying = size_of::<Passage<Socket, Socket>>();
+        assert!(relaying <= 624, "{relaying} bytes");
     }
 }

@@ -4,3 +4,5 @@ pub mod access_log;
 pub mod almanac;
 pub mod logging;
 pub mod metrics;
+mod scribe;
+mod stream;

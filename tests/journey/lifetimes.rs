@@ -1,6 +1,7 @@
 //! Routes come, change, end and go: what that does to names and to live connections.
 
 use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,7 +10,7 @@ use mse_proxy::proxy::connections::OnRemove;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{HeldClock, Proxy, RawBackend, hello, rest, route, soon, until};
+use crate::support::{HeldClock, Proxy, RawBackend, hello, rest, route, soon, tally, until};
 
 /// A client that is through to its backend.
 async fn connect(proxy: &Proxy, backend: &RawBackend, host: &str) -> (TcpStream, TcpStream) {
@@ -97,6 +98,81 @@ async fn a_clock_that_is_set_forward_ends_what_is_over_and_back_does_not_revive(
     clock.set("2026-01-01T00:00:00Z");
     is_refused(&proxy, "app.test").await;
     assert_eq!(proxy.records(2).await[1]["outcome"], "expired_name");
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_prolongs_nothing() {
+    let backend = RawBackend::start().await;
+    let clock = HeldClock::at("2026-01-01T00:00:00Z");
+    let routes = route("app.test", backend.address, "expires_at = 2026-01-01T01:00:00Z");
+    let proxy = Proxy::with(&routes, Arc::clone(&clock) as _, |_| {}).await;
+    let (mut client, mut reached) = connect(&proxy, &backend, "app.test").await;
+    clock.set("2025-12-25T00:00:00Z");
+    still_alive(&mut client, &mut reached).await;
+    // An hour after the start it is over, though the calendar says that it is not even January.
+    clock.pass("2025-12-25T00:59:59Z");
+    still_alive(&mut client, &mut reached).await;
+    clock.pass("2025-12-25T01:00:00Z");
+    let (_, end) = rest(&mut client).await;
+    assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    is_refused(&proxy, "app.test").await;
+    assert_eq!(tally(&proxy.records(2).await)["expired_name"], 1);
+}
+
+#[tokio::test]
+async fn a_machine_that_slept_wakes_up_to_routes_that_are_over() {
+    let backend = RawBackend::start().await;
+    let clock = HeldClock::at("2026-01-01T00:00:00Z");
+    let routes = route("app.test", backend.address, "expires_at = 2026-01-01T01:00:00Z")
+        + &route("late.test", backend.address, "expires_at = 2026-01-09T00:00:00Z");
+    let proxy = Proxy::with(&routes, Arc::clone(&clock) as _, |_| {}).await;
+    let (mut client, _reached) = connect(&proxy, &backend, "app.test").await;
+    let (mut late, mut late_backend) = connect(&proxy, &backend, "late.test").await;
+    // A week for the wall clock and since the boot; for the timers of this process no time at all.
+    let asleep = Instant::now();
+    clock.pass("2026-01-08T00:00:00Z");
+    let (_, end) = rest(&mut client).await;
+    assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert!(asleep.elapsed().as_secs() < 3600, "no timer has seen the end come");
+    is_refused(&proxy, "app.test").await;
+    still_alive(&mut late, &mut late_backend).await;
+}
+
+type Spoil = fn(&Path);
+
+#[tokio::test]
+async fn whatever_becomes_of_the_routes_file_a_route_ends_on_time() {
+    let spoils: [(&str, Spoil); 5] = [
+        ("gone", |file| std::fs::remove_file(file).unwrap()),
+        ("empty", |file| std::fs::write(file, "").unwrap()),
+        ("no TOML", |file| std::fs::write(file, "[[route\nhosts = ").unwrap()),
+        ("no text", |file| std::fs::write(file, [0xff; 64]).unwrap()),
+        ("a folder without files", |file| {
+            std::fs::remove_file(file).unwrap();
+            std::fs::create_dir(file).unwrap();
+        }),
+    ];
+    for (what, spoil) in spoils {
+        let backend = RawBackend::start().await;
+        let clock = HeldClock::at("2026-01-01T00:00:00Z");
+        let routes = route("app.test", backend.address, "expires_at = 2026-01-01T01:00:00Z");
+        let proxy = Proxy::with(&routes, Arc::clone(&clock) as _, |_| {}).await;
+        let (mut client, mut reached) = connect(&proxy, &backend, "app.test").await;
+        spoil(&proxy.routes_file());
+        proxy.reload().await;
+        // It is known that the file cannot be read, and the route is still served, until its end.
+        let (mut next, mut next_backend) = connect(&proxy, &backend, "app.test").await;
+        still_alive(&mut client, &mut reached).await;
+        still_alive(&mut next, &mut next_backend).await;
+        clock.pass("2026-01-01T01:00:00Z");
+        for client in [&mut client, &mut next] {
+            let (_, end) = rest(client).await;
+            assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset, "{what}");
+        }
+        proxy.reload().await;
+        is_refused(&proxy, "app.test").await;
+        assert_eq!(tally(&proxy.records(3).await)["expired_name"], 1, "{what}");
+    }
 }
 
 #[tokio::test]

@@ -14,4 +14,5 @@ mod lifetimes;
 mod limits;
 mod passage;
 mod refusals;
+mod splice;
 mod support;

@@ -130,6 +130,11 @@ impl Proxy {
         until("the new routes are in force", || self.revision() > before).await;
     }
 
+    /// Has the routes read again, and waits until what was found is in force.
+    pub(crate) async fn reload(&self) {
+        soon("the routes are read again", self.running().reload_now()).await;
+    }
+
     pub(crate) async fn dial(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).await.unwrap();
         stream.set_nodelay(true).unwrap();
@@ -155,6 +160,16 @@ impl Proxy {
 
     pub(crate) async fn outcome(&self) -> String {
         self.record().await["outcome"].as_str().unwrap().to_owned()
+    }
+
+    /// One metric without labels, as it is scraped.
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
+        let mut stream = TcpStream::connect(self.running().admin().unwrap()).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut text = String::new();
+        soon("the metrics arrive", stream.read_to_string(&mut text)).await.unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
     }
 
     pub(crate) async fn stop(&mut self) {

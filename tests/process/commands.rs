@@ -98,6 +98,20 @@ fn check_finds_all_faults_of_routes_at_once() {
 }
 
 #[test]
+fn check_warns_of_limits_that_this_machine_cannot_meet() {
+    let (_held, path) = file("mse-proxy.toml", "[limits]\nconnections = 4000000000\n");
+    let output = run(&["check", "--config", &path]);
+    assert_eq!(output.status.code(), Some(0), "it may be meant for another machine");
+    let words = text(&output.stderr);
+    assert!(words.contains("this machine: limits.connections needs 62500000MiB of"), "{words}");
+    let output = run(&["--format", "json", "check", "--config", &path]);
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(json["warnings"].as_array().unwrap().iter().any(|one| {
+        one.as_str().unwrap().starts_with("limits.connections needs 62500000MiB of memory")
+    }));
+}
+
+#[test]
 fn check_is_content_with_the_examples() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/config");
     let (config, routes) = (format!("{folder}/mse-proxy.toml"), format!("{folder}/routes.toml"));

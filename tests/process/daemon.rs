@@ -76,11 +76,11 @@ fn a_second_sigterm_cuts_at_once() {
     std::fs::write(&routes, route("app.test", address, "")).unwrap();
     let mut daemon = Daemon::serve(&routes, &[("MSE_PROXY_DRAIN_TIMEOUT", "10m")]);
     let mut client = daemon.dial();
-    let bytes = hello("app.test");
-    client.write_all(&bytes).unwrap();
-    let (mut reached, _) = listener.accept().unwrap();
-    // It is relayed: whoever is cut while still being connected is refused, without a reset.
-    reached.read_exact(&mut vec![0; bytes.len()]).unwrap();
+    let hello = hello("app.test");
+    client.write_all(&hello).unwrap();
+    // Relayed, and not merely connected: who is cut while connecting is refused instead.
+    let mut reached = listener.accept().unwrap().0;
+    reached.read_exact(&mut vec![0; hello.len()]).unwrap();
     daemon.signal(Signal::TERM);
     daemon.wait_log("draining");
     daemon.signal(Signal::TERM);

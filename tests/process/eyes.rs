@@ -4,27 +4,18 @@
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::support::{Daemon, PATIENCE, backend, command, echo, hello, route, text};
+use crate::support::{Daemon, PATIENCE, backend, command, echo, hello, route, routes_file, text};
 use crate::web::{self, answer, exchange, get, request, scrape};
-
-/// A routes file in a folder that lives as long as it is held.
-fn routes(content: &str) -> (tempfile::TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("routes.toml");
-    std::fs::write(&path, content).unwrap();
-    (folder, path)
-}
 
 #[test]
 fn while_the_routes_are_not_there_it_is_alive_and_not_ready() {
-    let (_held, path) = routes(&route("app.test", "127.0.0.1:1", ""));
+    let (_held, path) = routes_file(&route("app.test", "127.0.0.1:1", ""));
     // A disk that takes very long to open this one file.
     let mut slow = Command::new("strace");
     slow.args(["-D", "-f", "-q", "-o", "/dev/null", "-P"])
@@ -84,7 +75,7 @@ fn tracer(process: u32) -> Pid {
 #[test]
 fn while_it_drains_it_is_alive_and_not_ready_and_says_for_whom_it_waits() {
     let (listener, address) = backend();
-    let (_held, path) = routes(&route("app.test", address, ""));
+    let (_held, path) = routes_file(&route("app.test", address, ""));
     let mut daemon = Daemon::serve(&path, &[("MSE_PROXY_DRAIN_TIMEOUT", "10m")]);
     let admin = daemon.admin();
     let ready = get(admin, "/ready");
@@ -109,7 +100,7 @@ fn while_it_drains_it_is_alive_and_not_ready_and_says_for_whom_it_waits() {
 
 #[test]
 fn every_question_has_its_answer() {
-    let (_held, path) = routes("# none\n");
+    let (_held, path) = routes_file("# none\n");
     let mut daemon = Daemon::serve(&path, &[]);
     let admin = daemon.admin();
     for (path, kind) in [
@@ -174,7 +165,7 @@ fn the_status_tells_routes_by_urgency_their_faults_and_their_traffic() {
         )
         + &route("app.test", "127.0.0.1:1", "id = \"thief\"")
         + "[[route]]\nhosts = [\"broken.test\"]\nbackend = 1\n";
-    let (_held, path) = routes(&content);
+    let (_held, path) = routes_file(&content);
     let mut daemon = Daemon::serve(&path, &[]);
     let admin = daemon.admin();
     let mut client = daemon.dial();
@@ -263,7 +254,7 @@ fn the_status_is_bounded_and_says_how_much_there_is() {
         content +=
             &route(&format!("r{number}.test"), "127.0.0.1:1", &format!("id = \"t{number}\""));
     }
-    let (_held, path) = routes(&content);
+    let (_held, path) = routes_file(&content);
     let mut daemon = Daemon::serve(&path, &[]);
     let admin = daemon.admin();
     for (query, count) in [("", 500), ("?limit=7", 7), ("?limit=999999999", 5_000)] {
@@ -279,7 +270,7 @@ fn the_status_is_bounded_and_says_how_much_there_is() {
 
 #[test]
 fn whoever_stands_in_the_way_makes_room_for_a_probe() {
-    let (_held, path) = routes("# none\n");
+    let (_held, path) = routes_file("# none\n");
     let mut daemon = Daemon::serve(&path, &[]);
     let admin = daemon.admin();
     let mut held: Vec<TcpStream> = Vec::new();
@@ -302,7 +293,7 @@ fn whoever_stands_in_the_way_makes_room_for_a_probe() {
 
 #[test]
 fn a_client_that_only_trickles_is_let_go() {
-    let (_held, path) = routes("# none\n");
+    let (_held, path) = routes_file("# none\n");
     let mut daemon = Daemon::serve(&path, &[]);
     let admin = daemon.admin();
     let mut slow = web::dial(admin);
@@ -323,7 +314,7 @@ fn threads(process: u32) -> Vec<String> {
 
 #[test]
 fn it_can_be_turned_off() {
-    let (_held, path) = routes("# none\n");
+    let (_held, path) = routes_file("# none\n");
     let off = Daemon::serve(&path, &[("MSE_PROXY_ADMIN_HTTP", "")]);
     let on = Daemon::serve(&path, &[]);
     assert!(threads(on.id()).contains(&"admin".to_owned()));
@@ -361,7 +352,7 @@ fn limit(process: u32, descriptors: usize) {
 #[test]
 fn without_any_descriptor_it_can_still_be_watched() {
     let (listener, address) = backend();
-    let (_held, path) = routes(&route("app.test", address, ""));
+    let (_held, path) = routes_file(&route("app.test", address, ""));
     let mut daemon = Daemon::serve(&path, &[("MSE_PROXY_HELLO_TIMEOUT", "10m")]);
     let admin = daemon.admin();
     let enter = || {
@@ -414,7 +405,7 @@ fn a_scrape_of_a_large_table_keeps_no_session_waiting() {
     let content = (0..20_000).fold(String::new(), |text, number| {
         text + &route(&format!("r{number}.test"), backend, "expires_at = 2099-01-01T00:00:00Z")
     });
-    let (_held, path) = routes(&content);
+    let (_held, path) = routes_file(&content);
     let mut daemon = Daemon::serve(&path, &[("MSE_PROXY_TELEMETRY_MAX_ROUTES", "20000")]);
     let admin = daemon.admin();
     let one = || {
@@ -474,7 +465,7 @@ fn answer_after(mut stream: TcpStream) -> usize {
 
 #[test]
 fn a_request_with_a_body_is_answered_too() {
-    let (_held, path) = routes("# none\n");
+    let (_held, path) = routes_file("# none\n");
     let mut daemon = Daemon::serve(&path, &[]);
     let mut stream = web::dial(daemon.admin());
     let body = "x".repeat(1000);

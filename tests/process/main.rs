@@ -7,8 +7,10 @@
     reason = "in a test a panic is the verdict"
 )]
 
+mod access_log;
 mod commands;
 mod daemon;
+mod endurance;
 mod eyes;
 mod metrics;
 mod page;

@@ -10,7 +10,7 @@ use crate::support::{Daemon, backend, echo, hello, route, text};
 use crate::web::{Samples, get, scrape};
 
 /// The contract: name, kind, labels of one sample that is there from the start.
-const PROMISED: [(&str, &str, &str); 29] = [
+const PROMISED: [(&str, &str, &str); 30] = [
     ("mse_proxy_sessions_total", "counter", "{outcome=\"closed\"}"),
     ("mse_proxy_sessions_open", "gauge", ""),
     ("mse_proxy_sessions_limit", "gauge", ""),
@@ -20,6 +20,7 @@ const PROMISED: [(&str, &str, &str); 29] = [
     ("mse_proxy_connect_seconds", "histogram", ""),
     ("mse_proxy_first_byte_seconds", "histogram", ""),
     ("mse_proxy_relayed_bytes_total", "counter", "{direction=\"to_client\"}"),
+    ("mse_proxy_splice_bytes_total", "counter", ""),
     ("mse_proxy_routes", "gauge", "{state=\"faulty\"}"),
     ("mse_proxy_routes_ending", "gauge", "{within=\"24h\"}"),
     ("mse_proxy_table_revision", "gauge", ""),

@@ -2,9 +2,10 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -63,10 +64,18 @@ impl Daemon {
     }
 
     /// Starts a program that becomes the proxy, or runs it.
-    pub(crate) fn spawn(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    pub(crate) fn spawn(command: Command) -> Self {
+        Self::spawn_to(command, Stdio::piped())
+    }
+
+    /// The same with a standard output of the test's own.
+    pub(crate) fn spawn_to(mut command: Command, stdout: impl Into<Stdio>) -> Self {
+        let mut child = command.stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
         let log = lines(child.stderr.take().unwrap(), Some);
-        let records = lines(child.stdout.take().unwrap(), |line| serde_json::from_str(&line).ok());
+        let records = child.stdout.take().map_or_else(
+            || channel().1,
+            |stdout| lines(stdout, |line| serde_json::from_str(&line).ok()),
+        );
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
         Self { child, log, records, address: unknown, seen: Vec::new() }
     }
@@ -113,6 +122,40 @@ impl Daemon {
         url.strip_prefix("http://").unwrap().strip_suffix('/').unwrap().parse().unwrap()
     }
 
+    /// All that the log told so far, beside what was waited for.
+    pub(crate) fn seen(&mut self) -> &[String] {
+        self.seen.extend(self.log.try_iter());
+        &self.seen
+    }
+
+    /// What a path of the admin port answers: its head, and its body.
+    pub(crate) fn ask_admin(&self, path: &str) -> std::io::Result<(String, String)> {
+        let line = self.seen.iter().find(|line| line.contains("status page, metrics")).unwrap();
+        let line: Value = serde_json::from_str(line).unwrap();
+        let url = line["url"].as_str().unwrap();
+        let host = url.trim_start_matches("http://").trim_end_matches('/');
+        let mut stream = TcpStream::connect(host)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        Ok((head.to_owned(), body.to_owned()))
+    }
+
+    /// A sample of the metrics that is a whole number, by its name and labels.
+    pub(crate) fn metric(&self, sample: &str) -> u64 {
+        let (_, text) = self.ask_admin("/metrics").unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {sample}: {text}")).parse().unwrap()
+    }
+
+    /// Asks the metrics again and again.
+    pub(crate) fn wait_metric(&self, sample: &str, is_so: impl Fn(u64) -> bool) {
+        until(sample, || is_so(self.metric(sample)));
+    }
+
     pub(crate) fn record(&self) -> Value {
         self.records.recv_timeout(PATIENCE).unwrap()
     }
@@ -150,6 +193,52 @@ impl Daemon {
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream
     }
+}
+
+/// Asks again and again until the answer is yes.
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "this did not happen in {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A routes file in a folder that lives as long as it is held.
+pub(crate) fn routes_file(text: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("routes.toml");
+    std::fs::write(&path, text).unwrap();
+    (folder, path)
+}
+
+/// Asks for a name and gives what comes until the end, however that comes.
+pub(crate) fn ask(address: SocketAddr, host: &str) -> std::io::Result<Vec<u8>> {
+    let mut client = TcpStream::connect(address)?;
+    client.set_read_timeout(Some(PATIENCE))?;
+    client.write_all(&hello(host))?;
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+/// Asks for a name so many times, from four sides at once; every answer must be as expected.
+pub(crate) fn ask_often(address: SocketAddr, host: &str, times: usize, answer: &[u8]) {
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..times / 4 {
+                    assert_eq!(ask(address, host).unwrap(), answer);
+                }
+            });
+        }
+    });
+}
+
+/// Tests with thousands of connections take turns: they share descriptors and two cores.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Daemon {

@@ -7,20 +7,23 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::sockopt::set_tcp_nodelay;
 use serde::{Deserialize, Serialize};
-use socket2::SockRef;
-use tokio::net::{TcpSocket, TcpStream, UnixStream};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::Instant;
 
 use crate::endpoint::Endpoint;
 use crate::outcome::Outcome;
 use crate::proxy::backend::addresses::Addresses;
 use crate::proxy::connections::Ledger;
 use crate::proxy::descriptors::is_shortage;
-use crate::proxy::transport::{BackendStream, Transport, tune};
+use crate::proxy::engine::deadlines::{Deadline, Passed};
+use crate::proxy::engine::reactor::Reactor;
+use crate::proxy::engine::socket::Socket;
+use crate::proxy::transport::Transport;
 use crate::routing::route::Route;
 use crate::units::Period;
 
@@ -77,8 +80,10 @@ impl From<&ConnectError> for Outcome {
 impl From<io::Error> for ConnectError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
+            // A Unix socket whose queue is full would block.
             io::ErrorKind::ConnectionRefused
             | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::WouldBlock
             | io::ErrorKind::NotFound => Self::Refused,
             io::ErrorKind::TimedOut => Self::TimedOut,
             io::ErrorKind::HostUnreachable
@@ -89,35 +94,49 @@ impl From<io::Error> for ConnectError {
     }
 }
 
+impl From<Passed> for ConnectError {
+    fn from(Passed: Passed) -> Self {
+        Self::TimedOut
+    }
+}
+
 /// Who can connect to the backends of a route.
 pub trait Connect: 'static {
     /// What a connection is.
     type Stream: Transport;
 
-    /// Connects to one endpoint of the route, or gives up when its budget is spent.
+    /// Connects to one endpoint of the route, and tells its place among them; or gives up when its budget is spent. `timer` is the
+    /// session's own, and free to be set meanwhile.
     ///
     /// # Errors
     /// The last failure.
     fn connect(
         &self,
         route: &Route,
-    ) -> impl Future<Output = Result<(Self::Stream, Endpoint), ConnectError>>;
+        timer: &mut Deadline,
+    ) -> impl Future<Output = Result<(Self::Stream, usize), ConnectError>>;
 }
 
 /// Connects over the network.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Dialer {
+    reactor: Reactor,
     budget: Duration,
     addresses: Addresses,
     ledger: Arc<Ledger>,
 }
 
 impl Dialer {
-    /// A dialer that reads the addresses of named backends from `addresses`, and when descriptors
+    /// A dialer of the worker with this reactor, that reads the addresses of named backends from `addresses`, and when descriptors
     /// run out gives up sessions of `ledger` that have shown no name for one that has.
     #[must_use]
-    pub fn new(settings: &Settings, addresses: Addresses, ledger: Arc<Ledger>) -> Self {
-        Self { budget: settings.connect_timeout.0, addresses, ledger }
+    pub fn new(
+        reactor: Reactor,
+        settings: &Settings,
+        addresses: Addresses,
+        ledger: Arc<Ledger>,
+    ) -> Self {
+        Self { reactor, budget: settings.connect_timeout.0, addresses, ledger }
     }
 
     /// Tries one endpoint until `deadline`.
@@ -125,19 +144,21 @@ impl Dialer {
         &self,
         endpoint: &Endpoint,
         deadline: Instant,
-    ) -> Result<BackendStream, ConnectError> {
+        timer: &mut Deadline,
+    ) -> Result<Socket, ConnectError> {
         match endpoint {
-            Endpoint::Ip(address) => tcp(*address, deadline).await,
+            Endpoint::Ip(address) => self.tcp(*address, deadline, timer).await,
             Endpoint::Unix(path) => {
-                let stream = timeout_at(deadline, UnixStream::connect(path)).await;
-                Ok(BackendStream::Unix(stream.map_err(|_| ConnectError::TimedOut)??))
+                timer.set(deadline);
+                Ok(timer.bound(Socket::connect_unix(&self.reactor, path)).await??)
             }
             Endpoint::Name(name, port) => {
                 let addresses = self.addresses.known(name).ok_or(ConnectError::Unresolved)?;
                 let mut last = ConnectError::Unresolved;
                 for (index, address) in addresses.iter().enumerate() {
                     let share = share(deadline, addresses.len() - index);
-                    match tcp(SocketAddr::new(*address, *port), share).await {
+                    let address = SocketAddr::new(*address, *port);
+                    match self.tcp(address, share, timer).await {
                         Ok(stream) => return Ok(stream),
                         Err(error) => last = error,
                     }
@@ -146,20 +167,36 @@ impl Dialer {
             }
         }
     }
+
+    async fn tcp(
+        &self,
+        address: SocketAddr,
+        deadline: Instant,
+        timer: &mut Deadline,
+    ) -> Result<Socket, ConnectError> {
+        timer.set(deadline);
+        // Keepalive is for those who stay: the relay asks for it.
+        let prepare = |socket: BorrowedFd<'_>| Ok(set_tcp_nodelay(socket, true)?);
+        Ok(timer.bound(Socket::connect(&self.reactor, address, prepare)).await??)
+    }
 }
 
 impl Connect for Dialer {
-    type Stream = BackendStream;
+    type Stream = Socket;
 
-    async fn connect(&self, route: &Route) -> Result<(BackendStream, Endpoint), ConnectError> {
+    async fn connect(
+        &self,
+        route: &Route,
+        timer: &mut Deadline,
+    ) -> Result<(Socket, usize), ConnectError> {
         let deadline = Instant::now() + self.budget;
         let mut pause = FIRST_PAUSE;
         loop {
             let mut last = ConnectError::TimedOut;
             for (index, endpoint) in route.backends.iter().enumerate() {
                 let share = share(deadline, route.backends.len() - index);
-                match self.dial(endpoint, share).await {
-                    Ok(stream) => return Ok((stream, endpoint.clone())),
+                match self.dial(endpoint, share, timer).await {
+                    Ok(stream) => return Ok((stream, index)),
                     Err(error) => last = error,
                 }
             }
@@ -169,7 +206,8 @@ impl Connect for Dialer {
             if matches!(&last, ConnectError::Local(error) if is_shortage(error)) {
                 self.ledger.shed(1);
             }
-            sleep(pause).await;
+            timer.set(Instant::now() + pause);
+            timer.passed().await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -180,14 +218,4 @@ fn share(deadline: Instant, left: usize) -> Instant {
     let now = Instant::now();
     let parts = u32::try_from(left.max(1)).unwrap_or(u32::MAX);
     now + deadline.saturating_duration_since(now) / parts
-}
-
-async fn tcp(address: SocketAddr, deadline: Instant) -> Result<BackendStream, ConnectError> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
-    let socket = socket.map_err(ConnectError::Local)?;
-    tune(&SockRef::from(&socket)).map_err(ConnectError::Local)?;
-    let stream: TcpStream = timeout_at(deadline, socket.connect(address))
-        .await
-        .map_err(|_| ConnectError::TimedOut)??;
-    Ok(BackendStream::Tcp(stream))
 }

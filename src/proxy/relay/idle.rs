@@ -1,17 +1,21 @@
 //! How long a relay may stand still.
 //!
-//! Activity only notes an instant; the one timer of a relay is moved when it fires and finds that
+//! Activity only notes an instant; the one timer of a session is moved when it fires and finds that
 //! something happened meanwhile, so that busy connections never touch the timer wheel.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
+use crate::proxy::engine::deadlines::Deadline;
 use crate::units::Period;
+
+/// From this age on a relay is one of those who stay, and the kernel asks its silent peers whether
+/// they are still there. The three system calls for that are spared to those who come and go.
+const OLD: Duration = Duration::from_secs(30);
 
 /// The section `relay` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,22 +76,32 @@ impl From<&Settings> for Limits {
     }
 }
 
-/// Watches one relay.
+/// Watches one relay, by the session's own timer.
 #[derive(Debug)]
 pub struct Idle {
-    limits: Limits,
+    limits: Rc<Limits>,
     last: Instant,
     half_closed: bool,
-    timer: Pin<Box<Sleep>>,
+    /// Whether the kernel has been asked to look after the backend.
+    is_old: bool,
+}
+
+/// Why a relay is looked after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// It has become one of those who stay.
+    Old,
+    /// The limit that holds has passed without activity.
+    Expired,
 }
 
 impl Idle {
     /// Starts counting now.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: Rc<Limits>, timer: &mut Deadline) -> Self {
         let last = Instant::now();
-        let timer = Box::pin(tokio::time::sleep_until(last + limits.idle));
-        Self { limits, last, half_closed: false, timer }
+        timer.set(last + OLD.min(limits.idle));
+        Self { limits, last, half_closed: false, is_old: false }
     }
 
     /// Bytes moved just now.
@@ -96,12 +110,11 @@ impl Idle {
     }
 
     /// One direction has just finished: the shorter limit holds from here.
-    pub fn half_close(&mut self) {
+    pub fn half_close(&mut self, timer: &mut Deadline) {
         if !self.half_closed {
             self.half_closed = true;
             self.touch();
-            let deadline = self.deadline();
-            self.timer.as_mut().reset(deadline);
+            timer.set(self.deadline().min(self.last + OLD));
         }
     }
 
@@ -109,15 +122,18 @@ impl Idle {
         self.last + if self.half_closed { self.limits.half_close } else { self.limits.idle }
     }
 
-    /// Ready when the limit that holds has passed without activity.
-    pub fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when there is something to be done.
+    pub fn poll_due(&mut self, timer: &mut Deadline, cx: &mut Context<'_>) -> Poll<Due> {
         loop {
-            ready!(self.timer.as_mut().poll(cx));
+            ready!(timer.poll_passed(cx));
             let deadline = self.deadline();
             if Instant::now() >= deadline {
-                return Poll::Ready(());
+                return Poll::Ready(Due::Expired);
             }
-            self.timer.as_mut().reset(deadline);
+            timer.set(deadline);
+            if !std::mem::replace(&mut self.is_old, true) {
+                return Poll::Ready(Due::Old);
+            }
         }
     }
 

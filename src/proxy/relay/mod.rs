@@ -3,3 +3,4 @@
 pub mod buffer;
 pub mod copy;
 pub mod idle;
+pub mod pipes;

@@ -30,7 +30,7 @@ use routes::Book;
 use tally::Sheet;
 
 pub use routes::{OTHER, RouteCounts};
-pub use tally::{AcceptFailure, Meter, Tally, Visit};
+pub use tally::{AcceptFailure, Moved, Tally, Visit};
 
 /// How Prometheus calls the form of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -103,6 +103,8 @@ pub struct Totals {
     pub to_backend: u64,
     /// Bytes relayed to clients.
     pub to_client: u64,
+    /// Bytes of both directions that the kernel moved through pipes.
+    pub spliced: u64,
 }
 
 impl Metrics {
@@ -139,6 +141,7 @@ impl Metrics {
             ended: Outcome::ALL.iter().map(ended).collect(),
             to_backend: sheets.iter().map(|sheet| sheet.to_backend()).sum(),
             to_client: sheets.iter().map(|sheet| sheet.to_client()).sum(),
+            spliced: sheets.iter().map(|sheet| sheet.spliced()).sum(),
         }
     }
 
@@ -214,13 +217,18 @@ impl Metrics {
                 ],
             ),
             counter(
+                "mse_proxy_splice_bytes_total",
+                "Relayed bytes, of both directions, that were spliced instead of copied.",
+                [(vec![], amount(totals.spliced))],
+            ),
+            counter(
                 "mse_proxy_accept_errors_total",
                 "Connections that could not be accepted, by what was missing.",
                 failures,
             ),
             counter(
                 "mse_proxy_access_records_dropped_total",
-                "Access records that were dropped because their reader stood still.",
+                "Access records that were lost: their reader stood still, or they could not be written.",
                 [(vec![], amount(facts.dropped_records))],
             ),
             gauge(

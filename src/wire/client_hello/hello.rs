@@ -47,6 +47,21 @@ impl Alpn {
         })
     }
 
+    /// The first names, as many as fit into so many bytes of the wire form: a client may send 64 KiB
+    /// of them, and whoever keeps the list for long does not want to keep that.
+    #[must_use]
+    pub fn shortened(&self, most: usize) -> Self {
+        let mut end = 0;
+        for name in self.iter() {
+            let next = end + 1 + name.len();
+            if next > most {
+                break;
+            }
+            end = next;
+        }
+        Self(self.0.get(..end).unwrap_or_default().to_vec())
+    }
+
     /// Whether nothing was offered.
     #[must_use]
     pub fn is_empty(&self) -> bool {
