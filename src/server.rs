@@ -30,7 +30,7 @@ use crate::proxy::drain::{self, drain};
 use crate::proxy::engine::Engine;
 use crate::proxy::engine::socket::Listener;
 use crate::proxy::limits::Limits;
-use crate::proxy::listener::{ListenError, listen};
+use crate::proxy::listener::{Door, ListenError, listen};
 use crate::proxy::pulse::Pulses;
 use crate::proxy::retire::{Policy, retire};
 use crate::proxy::session::House;
@@ -115,7 +115,13 @@ pub async fn start(
     clock: Arc<dyn Clock>,
     fixed: Vec<RouteSet>,
 ) -> Result<Running, StartError> {
-    start_on(listen(&config.listen)?, config, clock, fixed).await
+    start_on(listen(&config.listen, workers())?, config, clock, fixed).await
+}
+
+/// How many workers there are: one a core.
+#[must_use]
+pub fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 /// Starts a proxy on sockets that already listen.
@@ -123,13 +129,13 @@ pub async fn start(
 /// # Errors
 /// As [`start`].
 pub async fn start_on(
-    listeners: Vec<std::net::TcpListener>,
+    doors: Vec<Door>,
     config: &Config,
     clock: Arc<dyn Clock>,
     fixed: Vec<RouteSet>,
 ) -> Result<Running, StartError> {
-    let addresses: Vec<_> = listeners.iter().filter_map(|one| one.local_addr().ok()).collect();
-    let door = admin::open(&config.admin).map_err(StartError::Admin)?;
+    let addresses: Vec<_> = doors.iter().map(Door::address).collect();
+    let admin_door = admin::open(&config.admin).map_err(StartError::Admin)?;
     let log = AccessLog::open(&config.log)?;
     let (publisher, table) = table();
     let ledger = Arc::new(Ledger::new(config.limits.connections_per_route));
@@ -174,7 +180,7 @@ pub async fn start_on(
         started: clock.now(),
         clock: forward,
     };
-    let admin = door.map(|door| door.serve(eyes)).transpose().map_err(StartError::Thread)?;
+    let admin = admin_door.map(|door| door.serve(eyes)).transpose().map_err(StartError::Thread)?;
     wait_for_sources(&mut reports, sources).await;
 
     let (stop, stopping) = watch::channel(false);
@@ -193,7 +199,7 @@ pub async fn start_on(
         stopping,
         closing,
     };
-    let workers = hire(&plan, &listeners).map_err(StartError::Thread)?;
+    let workers = hire(&plan, &doors).map_err(StartError::Thread)?;
     // Before it is said: whoever has read the log finds it so.
     readiness.send_replace(Readiness::Ready);
     for address in &addresses {
@@ -319,12 +325,11 @@ struct Plan {
 }
 
 /// Starts one worker a core.
-fn hire(plan: &Plan, listeners: &[std::net::TcpListener]) -> io::Result<Vec<JoinHandle<()>>> {
-    let count = std::thread::available_parallelism().map_or(1, NonZero::get);
+fn hire(plan: &Plan, doors: &[Door]) -> io::Result<Vec<JoinHandle<()>>> {
     let hire_one = |number| {
         let plan = plan.clone();
         let listeners: Vec<_> =
-            listeners.iter().map(std::net::TcpListener::try_clone).collect::<Result<_, _>>()?;
+            doors.iter().map(|door| door.of_worker(number)).collect::<Result<_, _>>()?;
         let runtime = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name(format!("worker-{number}"))
@@ -333,7 +338,7 @@ fn hire(plan: &Plan, listeners: &[std::net::TcpListener]) -> io::Result<Vec<Join
         runtime.1.recv().map_err(io::Error::other)??;
         Ok(thread)
     };
-    (0..count).map(hire_one).collect()
+    (0..workers()).map(hire_one).collect()
 }
 
 /// One worker's life. When its engine stops, the sessions that are still there end, and each writes

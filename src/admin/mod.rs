@@ -94,9 +94,10 @@ pub struct Door {
 /// The address cannot be had.
 pub fn open(settings: &Settings) -> Result<Option<Door>, ListenError> {
     let Http::At(address) = settings.http else { return Ok(None) };
-    let mut listeners = listen(&listener::Settings { addresses: vec![address] })?;
-    let Some(listener) = listeners.pop() else { return Ok(None) };
-    let address = listener.local_addr().map_err(|error| ListenError { address, error })?;
+    let mut doors = listen(&listener::Settings { addresses: vec![address] }, 1)?;
+    let Some(door) = doors.pop() else { return Ok(None) };
+    let listener = door.of_worker(0).map_err(|error| ListenError { address, error })?;
+    let address = door.address();
     Ok(Some(Door { listener, address }))
 }
 

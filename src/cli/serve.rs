@@ -155,7 +155,7 @@ async fn serve(
     let mut signals = Signals::new().map_err(ServeError::Signals)?;
     let inherited = inherited?;
     let listeners = if inherited.is_empty() {
-        listen(&config.listen).map_err(StartError::from)?
+        listen(&config.listen, server::workers()).map_err(StartError::from)?
     } else {
         listener::adopt(inherited).map_err(ServeError::Adopt)?
     };

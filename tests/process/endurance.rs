@@ -362,12 +362,15 @@ fn the_soft_limit_of_descriptors_is_raised_and_one_that_is_too_low_is_told() {
         let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
         line.split_whitespace().nth(3).unwrap().to_owned()
     };
-    let mut daemon = serve("256:2512", "1500");
-    assert_eq!(soft(&daemon), "2512");
+    // Two for each of 1000 connections, 512 for everything else, and 32 pipes for each core.
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let hard = (2 * 1000 + 512 + 2 * 32 * cores).to_string();
+    let mut daemon = serve(&format!("256:{hard}"), "1500");
+    assert_eq!(soft(&daemon), hard);
     daemon.wait_seen("limits.connections cannot be reached and is lowered");
     assert_eq!(daemon.metric("mse_proxy_sessions_limit"), 1000);
-    let mut daemon = serve("256:2512", "1000");
-    assert_eq!(soft(&daemon), "2512");
+    let mut daemon = serve(&format!("256:{hard}"), "1000");
+    assert_eq!(soft(&daemon), hard);
     let told = |line: &&String| line.contains("\"WARN\"");
     assert_eq!(daemon.seen().iter().find(told), None, "no noise when all is well");
 }
