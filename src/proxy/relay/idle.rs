@@ -143,3 +143,47 @@ impl Idle {
         self.half_closed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+
+    use super::*;
+    use crate::proxy::engine::deadlines::{Deadlines, TICK};
+
+    #[test]
+    fn a_relay_grows_old_once_and_is_over_when_its_limit_has_passed() {
+        let deadlines = Deadlines::new(Instant::now());
+        let limits = Limits { idle: 2 * OLD, half_close: OLD };
+        let mut timer = deadlines.unset();
+        let mut idle = Idle::new(Rc::new(limits), &mut timer);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(idle.poll_due(&mut timer, &mut cx).is_pending());
+        deadlines.turn(Instant::now() + OLD + TICK);
+        assert_eq!(idle.poll_due(&mut timer, &mut cx), Poll::Ready(Due::Old));
+        assert!(idle.poll_due(&mut timer, &mut cx).is_pending(), "it is told once");
+        // Not by the turn's clock but by the real one: nothing has stood still for so long.
+        deadlines.turn(Instant::now() + 2 * OLD + TICK);
+        assert!(idle.poll_due(&mut timer, &mut cx).is_pending());
+    }
+
+    #[test]
+    fn whoever_stays_is_kept_alive_by_the_kernel() {
+        use crate::proxy::engine::Engine;
+        use crate::proxy::engine::socket::Socket;
+        use crate::proxy::transport::Transport;
+
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let engine = Engine::new().unwrap();
+        let reactor = engine.reactor.clone();
+        let connect = async move { Socket::connect(&reactor, address, |_| Ok(())).await };
+        let socket = engine.run(connect).unwrap().unwrap();
+        let is_kept = || socket2::SockRef::from(&socket).keepalive().unwrap();
+        assert!(!is_kept());
+        socket.keep_alive();
+        assert!(is_kept());
+        // In memory there is no kernel to ask.
+        duplex(1).0.keep_alive();
+    }
+}
