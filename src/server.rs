@@ -200,10 +200,11 @@ pub async fn start_on(
         closing,
     };
     let workers = hire(&plan, &doors).map_err(StartError::Thread)?;
+    // Before it is said: whoever has read the log finds it so.
+    readiness.send_replace(Readiness::Ready);
     for address in &addresses {
         info!(%address, workers = workers.len(), "listening");
     }
-    readiness.send_replace(Readiness::Ready);
     Ok(Running {
         addresses,
         reload,

@@ -47,6 +47,15 @@ impl Clients {
         }
     }
 
+    /// Ends the oldest if it has had its fair share: somebody waits for what it holds.
+    pub(super) fn end_oldest(&mut self) {
+        self.places.retain(|(_, client)| !client.is_finished());
+        let has_had_it = |(came, _): &mut (Instant, AbortHandle)| came.elapsed() >= FAIR_SHARE;
+        if let Some((_, client)) = self.places.pop_front_if(has_had_it) {
+            client.abort();
+        }
+    }
+
     /// Serves one more.
     pub(super) fn serve(&mut self, client: impl Future<Output = ()> + Send + 'static) {
         let bounded = async { drop(tokio::time::timeout(LONGEST, client).await) };

@@ -80,9 +80,10 @@ impl Eyes {
                 let told = self.reports.borrow().sources.len();
                 Some(format!("starting: {told} of {sources} sources have told their routes"))
             }
-            Readiness::Draining => {
-                Some(format!("draining: {} sessions are still open", self.ledger.open()))
-            }
+            Readiness::Draining => Some(match self.ledger.open() {
+                1 => "draining: 1 session is still open".to_owned(),
+                open => format!("draining: {open} sessions are still open"),
+            }),
         }
     }
 

@@ -10,7 +10,7 @@ use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -18,6 +18,7 @@ use crate::admin::clients::Clients;
 use crate::admin::eyes::Eyes;
 use crate::admin::page::Page;
 use crate::admin::query::Query;
+use crate::admin::spares::{Lent, Rescue, Spares};
 use crate::admin::status::Status;
 use crate::telemetry::metrics::CONTENT_TYPE;
 
@@ -25,7 +26,7 @@ use crate::telemetry::metrics::CONTENT_TYPE;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long what it says may be; the least that hyper takes.
 const MAX_HEADERS: usize = 8 * 1024;
-/// After a connection could not be accepted: the workers need descriptors more than we do.
+/// How long those who have the spare descriptors get to give one back.
 const PAUSE: Duration = Duration::from_millis(50);
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -37,28 +38,42 @@ const NOTHING: &str = "default-src 'none'; frame-ancestors 'none'";
 type Answer = Response<Full<Bytes>>;
 
 /// Serves until `stop` says true, or its sender is gone.
-pub(super) async fn serve(listener: TcpListener, eyes: Arc<Eyes>, mut stop: watch::Receiver<bool>) {
-    let page = Arc::new(Page::new());
+pub(super) async fn serve(
+    listener: TcpListener,
+    spares: Spares,
+    eyes: Arc<Eyes>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let (page, spares) = (Arc::new(Page::new()), Arc::new(spares));
     let mut clients = Clients::default();
     loop {
         tokio::select! {
             () = clients.room() => {}
             _ = stop.changed() => return,
         }
+        spares.refill();
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = stop.changed() => return,
         };
-        match accepted {
-            Ok((stream, _)) => {
-                clients.serve(answer_one(stream, Arc::clone(&eyes), Arc::clone(&page)));
-            }
-            Err(_) => sleep(PAUSE).await,
-        }
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(_) => match spares.accept(&listener).await {
+                Rescue::Accepted(stream) => stream,
+                Rescue::NobodyWaits => continue,
+                Rescue::Exhausted => {
+                    clients.end_oldest();
+                    sleep(PAUSE).await;
+                    continue;
+                }
+            },
+        };
+        let stream = Lent::new(stream, &spares);
+        clients.serve(answer_one(stream, Arc::clone(&eyes), Arc::clone(&page)));
     }
 }
 
-async fn answer_one(stream: TcpStream, eyes: Arc<Eyes>, page: Arc<Page>) {
+async fn answer_one(stream: Lent, eyes: Arc<Eyes>, page: Arc<Page>) {
     let service = service_fn(move |request: Request<Incoming>| {
         let (eyes, page) = (Arc::clone(&eyes), Arc::clone(&page));
         async move { Ok::<_, Infallible>(answer(&request, eyes, &page).await) }

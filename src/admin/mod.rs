@@ -10,6 +10,7 @@ mod eyes;
 mod http;
 mod page;
 mod query;
+mod spares;
 mod status;
 
 use std::fmt;
@@ -26,6 +27,7 @@ use tracing::info;
 use crate::proxy::listener::{self, ListenError, listen};
 
 pub use eyes::{Eyes, Readiness};
+use spares::Spares;
 
 /// The port that is asked for when nothing is configured.
 pub const PORT: u16 = 9180;
@@ -116,7 +118,7 @@ impl Door {
     /// Serves it on a thread of its own.
     ///
     /// # Errors
-    /// The system gives no thread or no runtime.
+    /// The system gives no thread, no runtime or no descriptor.
     pub fn serve(self, eyes: Eyes) -> io::Result<Admin> {
         let Self { listener, address } = self;
         let runtime = Builder::new_current_thread()
@@ -128,9 +130,10 @@ impl Door {
             let _entered = runtime.enter();
             tokio::net::TcpListener::from_std(listener)?
         };
+        let spares = Spares::new()?;
         let (stop, stopping) = watch::channel(false);
         let thread = std::thread::Builder::new().name("admin".into()).spawn(move || {
-            runtime.block_on(http::serve(listener, Arc::new(eyes), stopping));
+            runtime.block_on(http::serve(listener, spares, Arc::new(eyes), stopping));
             // A heavy answer that is still in the making is for nobody any more.
             runtime.shutdown_background();
         })?;

@@ -123,6 +123,7 @@ impl Status {
     pub(super) fn of(eyes: &Eyes, query: &Query) -> Self {
         let (facts, report, totals) = (eyes.facts(), eyes.report(), eyes.metrics.totals());
         let now = facts.now;
+        eyes.metrics.adopt(&facts.table.snapshot);
         let calendar = facts.table.snapshot.calendar();
         let phases = calendar.phases(now);
         let (matching, rows) = rows(eyes, &facts.table.snapshot, &report, query, now);

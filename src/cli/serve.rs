@@ -94,26 +94,34 @@ enum ServeError {
 }
 
 fn remedy(error: &ServeError) -> String {
-    use std::io::ErrorKind;
-    let (address, error) = match error {
-        ServeError::Start(StartError::Listen(ListenError { address, error })) => (address, error),
-        ServeError::Start(StartError::AccessLog(error)) => return remedy_for_log(error).to_owned(),
-        ServeError::Inherit(_) => {
-            return "every socket of the .socket unit must be a ListenStream= with an IP address or a port, with Accept=no\n"
-                .to_owned();
+    match error {
+        ServeError::Start(StartError::Listen(error)) => listen_remedy(error, "LISTEN_ADDRESSES", ""),
+        ServeError::Start(StartError::Admin(error)) => {
+            let off = "; MSE_PROXY_ADMIN_HTTP= turns metrics, probes and the status page off";
+            listen_remedy(error, "ADMIN_HTTP", off)
         }
-        _ => return String::new(),
-    };
+        ServeError::Start(StartError::AccessLog(error)) => remedy_for_log(error).to_owned(),
+        ServeError::Inherit(_) => {
+            "every socket of the .socket unit must be a ListenStream= with an IP address or a port, with Accept=no\n"
+                .to_owned()
+        }
+        _ => String::new(),
+    }
+}
+
+/// What to do about an address that cannot be had, by the variable that leads elsewhere.
+fn listen_remedy(ListenError { address, error }: &ListenError, key: &str, or: &str) -> String {
+    use std::io::ErrorKind;
     let port = address.port();
     match error.kind() {
         ErrorKind::AddrInUse => format!(
             "another program listens there (ss -ltnp 'sport = :{port}' names it); stop it, or listen elsewhere:\n\
-             MSE_PROXY_LISTEN_ADDRESSES={}:0 lets the kernel choose a port\n",
-            address.ip()
+             MSE_PROXY_{key}={} lets the kernel choose a port{or}\n",
+            std::net::SocketAddr::new(address.ip(), 0)
         ),
         ErrorKind::PermissionDenied => format!(
             "ports below 1024 need CAP_NET_BIND_SERVICE (the systemd unit gives it) or root; or listen elsewhere:\n\
-             MSE_PROXY_LISTEN_ADDRESSES={}\n",
+             MSE_PROXY_{key}={}{or}\n",
             std::net::SocketAddr::new(address.ip(), 8443)
         ),
         ErrorKind::AddrNotAvailable => {

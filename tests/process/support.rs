@@ -12,6 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+/// What the log says of the admin port.
+const ADMIN: &str = "status page, metrics and probes";
 
 /// The binary, in an environment without our variables.
 pub(crate) fn command() -> Command {
@@ -109,10 +111,24 @@ impl Daemon {
     }
 
     /// The same for a line that may have come before it listened.
-    pub(crate) fn wait_seen(&mut self, words: &str) {
-        if !self.seen.iter().any(|line| line.contains(words)) {
-            self.wait_log(words);
-        }
+    pub(crate) fn wait_seen(&mut self, words: &str) -> String {
+        let seen = self.seen.iter().find(|line| line.contains(words)).cloned();
+        seen.unwrap_or_else(|| self.wait_log(words))
+    }
+
+    /// Waits until it shows metrics, probes and the status page, and learns where.
+    pub(crate) fn admin(&mut self) -> SocketAddr {
+        let line = self.wait_seen(ADMIN);
+        self.seen.push(line);
+        self.told_admin()
+    }
+
+    /// The same once the log has told it.
+    fn told_admin(&self) -> SocketAddr {
+        let line = self.seen.iter().find(|line| line.contains(ADMIN)).unwrap();
+        let line: Value = serde_json::from_str(line).unwrap();
+        let url = line["url"].as_str().unwrap();
+        url.strip_prefix("http://").unwrap().strip_suffix('/').unwrap().parse().unwrap()
     }
 
     /// All that the log told so far, beside what was waited for.
@@ -123,10 +139,7 @@ impl Daemon {
 
     /// What a path of the admin port answers: its head, and its body.
     pub(crate) fn ask_admin(&self, path: &str) -> std::io::Result<(String, String)> {
-        let line = self.seen.iter().find(|line| line.contains("status page, metrics")).unwrap();
-        let line: Value = serde_json::from_str(line).unwrap();
-        let url = line["url"].as_str().unwrap();
-        let host = url.trim_start_matches("http://").trim_end_matches('/');
+        let host = self.told_admin();
         let mut stream = TcpStream::connect(host)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");

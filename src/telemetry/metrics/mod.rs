@@ -21,13 +21,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::outcome::Outcome;
+use crate::routing::snapshot::Snapshot;
 use crate::routing::table::Revised;
 use crate::telemetry::almanac::{DAY, HOUR};
 use family::{counter, gauge, histogram};
+use process::Process;
 use routes::Book;
 use tally::Sheet;
 
-pub use process::started_at;
 pub use routes::{OTHER, RouteCounts};
 pub use tally::{AcceptFailure, Moved, Tally, Visit};
 
@@ -54,6 +55,7 @@ impl Default for Settings {
 pub struct Metrics {
     sheets: Mutex<Vec<Arc<Sheet>>>,
     routes: Arc<Book>,
+    process: Process,
 }
 
 /// What is read off elsewhere at the moment of a scrape.
@@ -110,7 +112,11 @@ impl Metrics {
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
         let most = usize::try_from(settings.max_routes).unwrap_or(usize::MAX);
-        Self { sheets: Mutex::default(), routes: Arc::new(Book::new(most)) }
+        Self {
+            sheets: Mutex::default(),
+            routes: Arc::new(Book::new(most)),
+            process: Process::new(),
+        }
     }
 
     /// A tally for one more worker.
@@ -139,6 +145,12 @@ impl Metrics {
         }
     }
 
+    /// Gives the routes of a table series of their own, if all of them fit, and takes them from
+    /// those that are gone.
+    pub fn adopt(&self, table: &Snapshot) {
+        self.routes.adopt(table);
+    }
+
     /// What was counted under a route, if it has series of its own.
     #[must_use]
     pub fn of_route(&self, id: &str) -> Option<RouteCounts> {
@@ -148,7 +160,7 @@ impl Metrics {
     /// Everything in the text form. Looks at each route of the table once.
     #[must_use]
     pub fn text(&self, facts: &Facts) -> String {
-        self.routes.adopt(&facts.table.snapshot);
+        self.adopt(&facts.table.snapshot);
         let mut families = self.of_sessions(facts);
         families.extend(of_table(facts));
         families.extend(self.routes.families(&facts.table.snapshot, facts.now));
@@ -157,9 +169,11 @@ impl Metrics {
             "What runs: always 1, labelled by the version.",
             [(vec![("version", env!("CARGO_PKG_VERSION"))], 1.0)],
         ));
-        families.extend(process::families());
+        families.extend(self.process.families());
         families.sort_unstable_by(|one, other| one.name().cmp(other.name()));
-        // Writing to memory fails for a family without a name or a sample, and there is none.
+        // Until a source has told its routes, nothing is to be said of sources; the encoder takes
+        // no family without a sample, and gives up on all others.
+        families.retain(|family| !family.get_metric().is_empty());
         TextEncoder::new().encode_to_string(&families).unwrap_or_default()
     }
 

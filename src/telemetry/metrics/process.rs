@@ -1,8 +1,10 @@
 //! What the kernel says of this process, under the names that Prometheus has for it.
 //!
-//! Forty lines over `/proc/self` in the place of two more crates. What cannot be read is left out.
+//! Some lines over `/proc/self` in the place of two more crates. What cannot be read is left out.
+//! What has to be open for that is opened once: a scrape is wanted most when no descriptor is left.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 
 use prometheus::proto::MetricFamily;
 use rustix::process::{Resource, getrlimit};
@@ -13,36 +15,59 @@ use crate::telemetry::metrics::{amount, size};
 
 /// `/proc` counts in hundredths of a second on every Linux that Rust runs on (`USER_HZ`).
 const TICKS: f64 = 100.0;
+/// More than `/proc/self/status` has: 1.5 KiB, and a line that grows with the number of cores.
+const STATUS_SIZE: usize = 16 * 1024;
 
-pub(super) fn families() -> Vec<MetricFamily> {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kib = |key| status_number(&status, key).map(|kib| amount(kib) * 1024.0);
-    let told = [
-        (
-            "process_resident_memory_bytes",
-            "Memory of this process that is resident.",
-            kib("VmRSS:"),
-        ),
-        ("process_virtual_memory_bytes", "Address space of this process.", kib("VmSize:")),
-        (
-            "process_threads",
-            "Threads of this process.",
-            status_number(&status, "Threads:").map(amount),
-        ),
-        ("process_open_fds", "File descriptors that are open.", open_descriptors().map(size)),
-        (
-            "process_max_fds",
-            "File descriptors that may be open.",
-            getrlimit(Resource::Nofile).current.map(amount),
-        ),
-        ("process_start_time_seconds", "When this process started.", started_at()),
-    ];
-    let gauges = told
-        .into_iter()
-        .filter_map(|(name, help, value)| Some(gauge(name, help, [(vec![], value?)])));
-    let cpu = [(vec![], cpu_seconds())];
-    let help = "Processor time that this process has used.";
-    gauges.chain([counter("process_cpu_seconds_total", help, cpu)]).collect()
+/// This process.
+#[derive(Debug)]
+pub(super) struct Process {
+    /// Tells the present whenever it is read from its beginning.
+    status: Option<File>,
+    started: Option<f64>,
+}
+
+impl Process {
+    pub(super) fn new() -> Self {
+        Self { status: File::open("/proc/self/status").ok(), started: started_at() }
+    }
+
+    pub(super) fn families(&self) -> Vec<MetricFamily> {
+        let status = self.status();
+        let kib = |key| status_number(&status, key).map(|kib| amount(kib) * 1024.0);
+        let told = [
+            (
+                "process_resident_memory_bytes",
+                "Memory of this process that is resident.",
+                kib("VmRSS:"),
+            ),
+            ("process_virtual_memory_bytes", "Address space of this process.", kib("VmSize:")),
+            (
+                "process_threads",
+                "Threads of this process.",
+                status_number(&status, "Threads:").map(amount),
+            ),
+            ("process_open_fds", "File descriptors that are open.", open_descriptors().map(size)),
+            (
+                "process_max_fds",
+                "File descriptors that may be open.",
+                getrlimit(Resource::Nofile).current.map(amount),
+            ),
+            ("process_start_time_seconds", "When this process started.", self.started),
+        ];
+        let gauges = told
+            .into_iter()
+            .filter_map(|(name, help, value)| Some(gauge(name, help, [(vec![], value?)])));
+        let cpu = [(vec![], cpu_seconds())];
+        let help = "Processor time that this process has used.";
+        gauges.chain([counter("process_cpu_seconds_total", help, cpu)]).collect()
+    }
+
+    fn status(&self) -> String {
+        let mut bytes = vec![0; STATUS_SIZE];
+        let read = self.status.as_ref().and_then(|status| status.read_at(&mut bytes, 0).ok());
+        bytes.truncate(read.unwrap_or(0));
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
 }
 
 fn status_number(status: &str, key: &str) -> Option<u64> {
@@ -67,8 +92,7 @@ fn open_descriptors() -> Option<usize> {
 }
 
 /// When this process started, in seconds of Unix time.
-#[must_use]
-pub fn started_at() -> Option<f64> {
+fn started_at() -> Option<f64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     // The name may contain anything, and ends at the last parenthesis; what follows is field 3.
     let fields = stat.rsplit_once(')')?.1;

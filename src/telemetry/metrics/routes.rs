@@ -202,8 +202,6 @@ impl Book {
             rows.push((OTHER, &self.other));
         }
         families.extend(counted(&rows));
-        // The encoder takes no family without a sample.
-        families.retain(|family| !family.get_metric().is_empty());
         families
     }
 }
