@@ -9,8 +9,8 @@
 //! ```
 //!
 //! The leading figure is the proxy's processor time (user and system, of all its processes) for
-//! one unit of work: unlike throughput it does not depend on what else the machine has to do, nor
-//! on how fast the load is made. Clients and origin are our own, cheap, without cryptography.
+//! one unit of work: unlike throughput it depends little on what else the machine has to do, and on
+//! how fast the load is made. Clients and origin are our own, cheap, without cryptography.
 
 // Figures, not money: what f64 cannot hold of them does not matter.
 #![allow(clippy::cast_precision_loss)]
@@ -89,6 +89,9 @@ fn main() -> ExitCode {
 
 fn compare(arguments: &Arguments) -> io::Result<()> {
     std::thread::spawn(|| crew::run(mind_signals()));
+    let jobs = JOBS.map(|job| job.name);
+    let begins = |word: &str| jobs.iter().any(|name| name.starts_with(word));
+    check_words("--only", &arguments.only, begins, &jobs)?;
     raise_descriptors()?;
     let contestants = contestants(arguments)?;
     let effort = if arguments.quick {
@@ -147,10 +150,27 @@ fn contestants(arguments: &Arguments) -> io::Result<Vec<Contestant>> {
             roster::install(&missing);
             peers = roster::peers().0;
         }
+        let known: Vec<_> = peers.iter().map(|peer| peer.name.as_str()).collect();
+        check_words("--proxy", &arguments.proxy, |word| known.contains(&word), &known)?;
         peers.retain(|peer| arguments.proxy.is_empty() || arguments.proxy.contains(&peer.name));
         contestants.extend(peers);
     }
     Ok(contestants)
+}
+
+/// A word that chooses nothing is a slip, and would make a table look whole that is not.
+fn check_words(
+    flag: &str,
+    words: &[String],
+    is_known: impl Fn(&str) -> bool,
+    known: &[&str],
+) -> io::Result<()> {
+    match words.iter().find(|word| !is_known(word)) {
+        Some(word) => {
+            Err(io::Error::other(format!("{flag} {word}: nothing; there are {}", known.join(" "))))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Two for each connection on either side of a proxy, and the proxies inherit the limit.

@@ -3,7 +3,8 @@
 //!
 //! Processor time is user and system time as the scheduler counts it, from each thread's
 //! `schedstat` in nanoseconds; `stat` shows the same sum in steps of 10 ms, too coarse for runs
-//! below a second. A thread that ends in the middle of a run takes its last share along.
+//! below a second. A thread that ends in the middle of a run takes its last share along. The kernel's
+//! work for a packet counts to whoever sent it over loopback.
 
 use std::collections::HashMap;
 use std::fs;

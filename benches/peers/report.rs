@@ -11,6 +11,8 @@ use crate::stats::{Spread, percentile};
 
 /// From this share of the machine on, others disturb.
 const BUSY: f64 = 0.05;
+/// With fewer rounds a spread says nothing.
+const FEWEST: usize = 3;
 
 /// What one contestant showed in one load, a sample for each round.
 #[derive(Debug)]
@@ -68,9 +70,14 @@ impl Line<'_> {
         Spread::of(self.rounds.iter().zip(&to.rounds).map(|(one, other)| one / other))
     }
 
+    /// Whether the rounds disagree on which of the two is cheaper, or are too few to disagree.
+    fn is_undecided(&self, ratio: &Spread) -> bool {
+        self.rounds.len() < FEWEST || ratio.spans(1.0)
+    }
+
     fn notes(&self, ratio: &Spread, is_best: bool) -> String {
         let mut notes = String::new();
-        if !is_best && ratio.spans(1.0) {
+        if !is_best && self.is_undecided(ratio) {
             notes.push_str("  ~ undecided");
         }
         for (share, what) in [(self.others, "others took"), (self.steal, "steal")] {
@@ -130,7 +137,7 @@ pub(crate) fn tell_load(name: &str, work: Work, rows: &[Row]) -> Value {
             "units_per_s": line.rate.json(),
             "ratio_to_first_peer": to_first.json(),
             "ratio_to_best_peer": to_best.json(),
-            "is_undecided": !is_best && to_best.spans(1.0),
+            "is_undecided": !is_best && line.is_undecided(&to_best),
             "latency_us": line.latency.map(|[median, high, highest]| {
                 json!({ "p50": median, "p99": high, "p99.9": highest })
             }),

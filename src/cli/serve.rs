@@ -161,7 +161,14 @@ async fn serve(
     };
     let demo = if with_demo { Some(demo::Demo::start().await?) } else { None };
     let fixed = demo.iter().map(demo::Demo::routes).collect();
-    let running = server::start_on(listeners, config, Arc::new(SystemClock), fixed).await?;
+    // The first routes may be long in coming, from a disk that does not answer.
+    let running = tokio::select! {
+        running = server::start_on(listeners, config, Arc::new(SystemClock), fixed) => running?,
+        () = signals.stop() => {
+            info!("told to stop before the first routes came");
+            return Ok(());
+        }
+    };
     if let (Some(demo), Some(address)) = (&demo, running.addresses().first()) {
         demo.print(*address, running.admin(), style);
     }

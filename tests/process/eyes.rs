@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -16,18 +17,7 @@ use crate::web::{self, answer, exchange, get, request, scrape};
 #[test]
 fn while_the_routes_are_not_there_it_is_alive_and_not_ready() {
     let (_held, path) = routes_file(&route("app.test", "127.0.0.1:1", ""));
-    // A disk that takes very long to open this one file.
-    let mut slow = Command::new("strace");
-    slow.args(["-D", "-f", "-q", "-o", "/dev/null", "-P"])
-        .arg(&path)
-        .args(["-e", "trace=openat", "-e", "inject=openat:delay_enter=3600s"])
-        .args([env!("CARGO_BIN_EXE_mse-proxy"), "serve"])
-        .env("MSE_PROXY_LISTEN_ADDRESSES", "127.0.0.1:0")
-        .env("MSE_PROXY_ADMIN_HTTP", "127.0.0.1:0")
-        .env("MSE_PROXY_ROUTES_PATH", &path)
-        .env("MSE_PROXY_LOG_FORMAT", "json");
-    let mut daemon = Daemon::spawn(slow);
-    let delay = Delay(tracer(daemon.id()));
+    let (mut daemon, delay) = starting(&path);
     let admin = daemon.admin();
     for _ in 0..3 {
         let ready = get(admin, "/ready");
@@ -47,6 +37,34 @@ fn while_the_routes_are_not_there_it_is_alive_and_not_ready() {
     daemon.wait_listening();
     assert_eq!(get(admin, "/ready").status, 200);
     scrape(admin).assert("mse_proxy_table_revision", 1);
+}
+
+#[test]
+fn a_stop_does_not_wait_for_routes_that_do_not_come() {
+    let (_held, path) = routes_file(&route("app.test", "127.0.0.1:1", ""));
+    let (mut daemon, delay) = starting(&path);
+    assert_eq!(get(daemon.admin(), "/ready").status, 503);
+    daemon.signal(Signal::TERM);
+    daemon.wait_log("told to stop before the first routes came");
+    // A thread that a tracer holds keeps its process.
+    drop(delay);
+    assert_eq!(daemon.wait().code(), Some(0));
+}
+
+/// A proxy whose disk takes very long to open its routes file.
+fn starting(routes: &Path) -> (Daemon, Delay) {
+    let mut slow = Command::new("strace");
+    slow.args(["-D", "-f", "-q", "-o", "/dev/null", "-P"])
+        .arg(routes)
+        .args(["-e", "trace=openat", "-e", "inject=openat:delay_enter=3600s"])
+        .args([env!("CARGO_BIN_EXE_mse-proxy"), "serve"])
+        .env("MSE_PROXY_LISTEN_ADDRESSES", "127.0.0.1:0")
+        .env("MSE_PROXY_ADMIN_HTTP", "127.0.0.1:0")
+        .env("MSE_PROXY_ROUTES_PATH", routes)
+        .env("MSE_PROXY_LOG_FORMAT", "json");
+    let daemon = Daemon::spawn(slow);
+    let delay = Delay(tracer(daemon.id()));
+    (daemon, delay)
 }
 
 /// A tracer that holds a process up, which goes on once this is dropped.

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
 /// Pipes of one thread, lent ones included: two descriptors and at most 256 KiB of kernel memory
-/// each. With 32, a worker with as many bulky flows copied a tenth of their bytes' worth of CPU more.
+/// each. With 32, 64 flows side by side took a tenth more CPU for each byte.
 pub const MOST: usize = 64;
 /// How much a pipe should hold: 1 MiB is no faster, 64 KiB clearly slower (measured before this
 /// code was written).
