@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::check::load;
 use super::report::{Style, complain, complain_all};
