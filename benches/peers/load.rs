@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -34,13 +35,20 @@ const SETTLE: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
     /// Connect, send a hello, read a short answer to its end, close.
-    Short { size: Size },
+    Short(Size),
+    /// So many clients that go on with something on one connection each.
+    Steady(Toil, usize),
+}
+
+/// What a client goes on with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Toil {
     /// Download without end.
-    Down { clients: usize },
+    Down,
     /// Upload without end.
-    Up { clients: usize },
-    /// Send a message, wait for it to come back, and again.
-    Ping { bytes: usize, clients: usize },
+    Up,
+    /// Send a message of so many bytes, wait for it to come back, and again.
+    Ping(usize),
 }
 
 /// Where a load goes.
@@ -73,7 +81,7 @@ pub(crate) fn run(
     duration: Duration,
 ) -> io::Result<Sample> {
     let mut sample = match work {
-        Work::Short { size } => {
+        Work::Short(size) => {
             let before = Reading::take(family);
             let (mut sample, end) = short(size, target, MOST_CONNECTIONS, duration)?;
             std::thread::sleep(SETTLE);
@@ -81,9 +89,7 @@ pub(crate) fn run(
             sample.spent.wall = sample.spent.wall.saturating_sub(end.elapsed());
             sample
         }
-        Work::Down { clients } | Work::Up { clients } | Work::Ping { clients, .. } => {
-            steady((work, clients), target, family, duration)?
-        }
+        Work::Steady(toil, clients) => steady((toil, clients), target, family, duration)?,
     };
     sample.latencies.sort_unstable();
     Ok(sample)
@@ -215,14 +221,16 @@ struct Field {
 
 /// Opens all connections, lets them work, and measures the middle.
 fn steady(
-    (work, clients): (Work, usize),
+    (toil, clients): (Toil, usize),
     target: Target,
     family: &[u32],
     duration: Duration,
 ) -> io::Result<Sample> {
-    let field = std::sync::Arc::new(Field::default());
+    let field = Arc::new(Field::default());
     let (stop, stopping) = watch::channel(false);
-    let conduct = || {
+    let seen = Arc::clone(&field);
+    let conduct = move || {
+        let field = seen;
         let give_up = Instant::now() + PATIENCE;
         while field.ready.load(Ordering::Relaxed) < clients && Instant::now() < give_up {
             std::thread::sleep(Duration::from_millis(1));
@@ -246,9 +254,9 @@ fn steady(
             let latencies = Rc::new(RefCell::new(Vec::new()));
             let mut set = JoinSet::new();
             for client in (number..clients).step_by(crew::threads()) {
-                let (field, latencies) = (std::sync::Arc::clone(&field), Rc::clone(&latencies));
+                let (field, latencies) = (Arc::clone(&field), Rc::clone(&latencies));
                 set.spawn_local(async move {
-                    if toil(work, client, target, &field, &latencies).await.is_err() {
+                    if labour(toil, client, target, &field, &latencies).await.is_err() {
                         field.errors.fetch_add(1, Ordering::Relaxed);
                     }
                 });
@@ -267,27 +275,25 @@ fn steady(
     })
 }
 
-async fn toil(
-    work: Work,
+async fn labour(
+    toil: Toil,
     client: usize,
     target: Target,
     field: &Field,
     latencies: &RefCell<Vec<u64>>,
 ) -> io::Result<()> {
-    let order = match work {
-        Work::Short { .. } => Order::Answer(ANSWER as u64),
-        Work::Down { .. } => Order::Send(MOST_BYTES),
-        Work::Up { .. } => Order::Swallow,
-        Work::Ping { bytes, .. } => Order::Echo(bytes as u64),
+    let order = match toil {
+        Toil::Down => Order::Send(MOST_BYTES),
+        Toil::Up => Order::Swallow,
+        Toil::Ping(bytes) => Order::Echo(bytes as u64),
     };
     let mut hello = Hello::new(Size::Small, order);
     hello.rename(client % target.hosts);
     let mut stream = open(target.address, &hello).await?;
     stream.read_exact(&mut [0]).await?;
     field.ready.fetch_add(1, Ordering::Relaxed);
-    match work {
-        Work::Short { .. } => Ok(()),
-        Work::Down { .. } => {
+    match toil {
+        Toil::Down => {
             let mut space = vec![0; CHUNK];
             loop {
                 match swallow(&stream, &mut space).await? {
@@ -296,14 +302,14 @@ async fn toil(
                 };
             }
         }
-        Work::Up { .. } => {
+        Toil::Up => {
             let chunk = vec![0; CHUNK];
             loop {
                 let count = stream.write(&chunk).await?;
                 field.units.fetch_add(count as u64, Ordering::Relaxed);
             }
         }
-        Work::Ping { bytes, .. } => {
+        Toil::Ping(bytes) => {
             let mut message = vec![0; bytes];
             loop {
                 let started = Instant::now();

@@ -23,6 +23,7 @@ mod measure;
 mod origin;
 mod plan;
 mod ports;
+mod priority;
 mod process;
 mod programs;
 mod reload;
@@ -39,11 +40,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::Parser;
-use rustix::process::{Resource, Rlimit, getrlimit, nice, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::plan::{Effort, JOBS};
+use crate::priority::Priority;
 use crate::programs::Contestant;
 use crate::report::milliseconds;
 
@@ -99,8 +101,7 @@ fn compare(arguments: &Arguments) -> io::Result<()> {
     } else {
         Effort { rounds: arguments.rounds, duration: Duration::from_millis(arguments.millis) }
     };
-    // Everybody who takes part inherits it; an ordinary user is refused, and that is as good.
-    let _ = nice(PRIORITY);
+    let _priority = Priority::take();
     let setting = tell_setting(&contestants, effort);
     let mut told = Vec::new();
     for job in JOBS.iter().filter(|job| is_wanted(&arguments.only, job.name)) {
@@ -111,9 +112,6 @@ fn compare(arguments: &Arguments) -> io::Result<()> {
     }
     Ok(())
 }
-
-/// Puts the load, the origin and all proxies before what else runs on the machine.
-const PRIORITY: i32 = -10;
 
 /// Ends the benchmark in order, so that no proxy is left behind.
 async fn mind_signals() -> io::Result<()> {

@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -21,6 +22,7 @@ pub(crate) struct Reading {
     at: Instant,
     threads: HashMap<(u32, u32), u64>,
     own: Duration,
+    gone: u64,
     machine: Machine,
 }
 
@@ -51,7 +53,7 @@ impl Reading {
         let own = Duration::try_from(own).unwrap_or_default();
         let machine = Machine::read();
         let threads = family.iter().copied().flat_map(threads).collect();
-        Self { at: Instant::now(), threads, own, machine }
+        Self { at: Instant::now(), threads, own, gone: GONE.load(Ordering::Relaxed), machine }
     }
 
     /// What was spent from this look to a later one.
@@ -61,7 +63,8 @@ impl Reading {
         };
         let cpu = Duration::from_nanos(later.threads.iter().map(spent).sum());
         let wall = later.at.duration_since(self.at);
-        let own = later.own.saturating_sub(self.own);
+        let gone = Duration::from_nanos(later.gone.saturating_sub(self.gone));
+        let own = later.own.saturating_sub(self.own) + gone;
         let busy = later.machine.busy.saturating_sub(self.machine.busy);
         let steal = later.machine.steal.saturating_sub(self.machine.steal);
         let whole = wall.as_secs_f64() * crate::crew::cores() as f64;
@@ -73,6 +76,16 @@ impl Reading {
             steal: share(steal),
         }
     }
+}
+
+/// Processor time, in nanoseconds, of proxies that lived and ended between two looks: no
+/// stranger's either.
+static GONE: AtomicU64 = AtomicU64::new(0);
+
+/// Keeps in mind what a proxy has used that is about to end.
+pub(crate) fn remember(family: &[u32]) {
+    let spent = family.iter().copied().flat_map(threads).map(|(_, spent)| spent).sum();
+    GONE.fetch_add(spent, Ordering::Relaxed);
 }
 
 impl Machine {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::held::Idleness;
 use crate::hello::Size;
-use crate::load::Work;
+use crate::load::{Toil, Work};
 use crate::programs::{Contestant, Program, Splice};
 use crate::trace::Tracer;
 
@@ -32,8 +32,8 @@ pub(crate) enum Kind {
 /// As many hosts as a large platform has.
 pub(crate) const MANY: usize = 100_000;
 
-const SMALL: Work = Work::Short { size: Size::Small };
-const POST_QUANTUM: Work = Work::Short { size: Size::PostQuantum };
+const SMALL: Work = Work::Short(Size::Small);
+const POST_QUANTUM: Work = Work::Short(Size::PostQuantum);
 
 /// All jobs, in the order in which they run.
 pub(crate) const JOBS: [Job; 18] = [
@@ -41,14 +41,14 @@ pub(crate) const JOBS: [Job; 18] = [
     load("short-small-100k", SMALL, MANY),
     load("short-pq-1", POST_QUANTUM, 1),
     load("short-pq-100k", POST_QUANTUM, MANY),
-    load("down-1", Work::Down { clients: 1 }, 1),
-    load("down-64", Work::Down { clients: 64 }, 1),
-    load("up-1", Work::Up { clients: 1 }, 1),
-    load("up-64", Work::Up { clients: 64 }, 1),
-    load("ping-64b-1", Work::Ping { bytes: 64, clients: 1 }, 1),
-    load("ping-64b-256", Work::Ping { bytes: 64, clients: 256 }, 1),
-    load("ping-16k-1", Work::Ping { bytes: 16 << 10, clients: 1 }, 1),
-    load("ping-16k-256", Work::Ping { bytes: 16 << 10, clients: 256 }, 1),
+    load("down-1", Work::Steady(Toil::Down, 1), 1),
+    load("down-64", Work::Steady(Toil::Down, 64), 1),
+    load("up-1", Work::Steady(Toil::Up, 1), 1),
+    load("up-64", Work::Steady(Toil::Up, 64), 1),
+    load("ping-64b-1", Work::Steady(Toil::Ping(64), 1), 1),
+    load("ping-64b-256", Work::Steady(Toil::Ping(64), 256), 1),
+    load("ping-16k-1", Work::Steady(Toil::Ping(16 << 10), 1), 1),
+    load("ping-16k-256", Work::Steady(Toil::Ping(16 << 10), 256), 1),
     Job { name: "idle-relayed", kind: Kind::Hold(Idleness::Relayed) },
     Job { name: "idle-stalled", kind: Kind::Hold(Idleness::Stalled) },
     Job { name: "idle-blocked", kind: Kind::Hold(Idleness::Blocked) },
@@ -86,13 +86,13 @@ impl Job {
             Program::Nginx(kib) => (kib == 16, kib == 64),
         };
         match self.kind {
-            Kind::Load(Work::Down { .. } | Work::Up { .. }, _) => true,
-            Kind::Load(Work::Ping { .. }, _) | Kind::Hold(Idleness::Blocked) => {
+            Kind::Load(Work::Steady(Toil::Down | Toil::Up, _), _) => true,
+            Kind::Load(Work::Steady(Toil::Ping(_), _), _) | Kind::Hold(Idleness::Blocked) => {
                 is_plain || is_largest
             }
             // Under valgrind Envoy takes minutes.
             Kind::Trace(Tracer::Callgrind) => is_plain && contestant.program != Program::Envoy,
-            Kind::Load(Work::Short { .. }, _)
+            Kind::Load(Work::Short(_), _)
             | Kind::Hold(_)
             | Kind::Trace(Tracer::Strace)
             | Kind::Reload => is_plain,
@@ -104,9 +104,9 @@ impl Work {
     /// What one unit of the work is called, and how many raw units it is.
     pub(crate) fn unit(self) -> (&'static str, f64) {
         match self {
-            Self::Short { .. } => ("connection", 1.0),
-            Self::Down { .. } | Self::Up { .. } => ("MB", 1e6),
-            Self::Ping { .. } => ("round trip", 1.0),
+            Self::Short(_) => ("connection", 1.0),
+            Self::Steady(Toil::Down | Toil::Up, _) => ("MB", 1e6),
+            Self::Steady(Toil::Ping(_), _) => ("round trip", 1.0),
         }
     }
 }

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::hello::{Hello, Order, Size};
-use crate::measure::family;
+use crate::measure::{self, family};
 use crate::programs::{Contestant, Duty, Reload};
 
 /// How long a proxy may take to serve: Envoy takes 5 to 10 s for 100,000 hosts.
@@ -123,8 +123,10 @@ fn under(words: &[&str], command: Command) -> Command {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        let family = self.family();
+        measure::remember(&family);
         // Workers outlive a master that is killed, so each is killed by its number.
-        for process in self.family() {
+        for process in family {
             if let Some(process) = i32::try_from(process).ok().and_then(Pid::from_raw) {
                 // One that is gone already is as good.
                 let _ = kill_process(process, Signal::KILL);
