@@ -29,8 +29,10 @@ fn descriptors() -> usize {
 
 /// As many as wanted, or as many as this machine lets the proxy serve at once.
 fn as_many_as_fit(wanted: usize) -> usize {
-    // What the proxy and this process need beside connections, of which the proxy holds two ends.
-    let possible = descriptors().saturating_sub(700) / 2;
+    // What the proxy (with its pipes) and this process need beside connections, of which the proxy
+    // holds two ends.
+    let pipes = 2 * 64 * std::thread::available_parallelism().unwrap().get();
+    let possible = descriptors().saturating_sub(700 + pipes) / 2;
     assert!(possible >= 1000, "a hard limit of 3000 descriptors is needed: ulimit -Hn");
     wanted.min(possible)
 }
