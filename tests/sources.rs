@@ -80,7 +80,7 @@ impl Watching {
 }
 
 fn ids(set: &RouteSet) -> Vec<&str> {
-    set.claims.iter().map(|claim| &*claim.route.id).collect()
+    set.claims.routes().map(|route| &*route.id).collect()
 }
 
 fn told(set: &RouteSet) -> Vec<String> {
@@ -112,7 +112,10 @@ async fn a_file_is_told_at_once_and_after_each_write_and_rename() {
     let set = watching.next().await;
     assert_eq!((ids(&set), set.faults.len(), &*set.source), (vec!["a", "b"], 0, "file"));
     let path = watching.path("routes.toml");
-    assert_eq!(set.claims[1].origin.to_string(), format!("{}:5:1", path.display()));
+    assert_eq!(
+        set.claims.iter().nth(1).unwrap().origin.to_string(),
+        format!("{}:5:1", path.display())
+    );
     for round in 0..3 {
         let (written, renamed) = (format!("w{round}"), format!("r{round}"));
         fs::write(&path, route(&written)).unwrap();
@@ -228,7 +231,7 @@ async fn files_of_a_folder_come_and_go() {
     watching.until(&["b", "c"], 0).await;
     fs::rename(watching.path("routes.d/20-b.toml"), watching.path("routes.d/b.toml")).unwrap();
     let set = watching.until(&["b", "c"], 0).await;
-    assert!(set.claims[0].origin.source.ends_with("/b.toml"));
+    assert!(set.claims.iter().next().unwrap().origin.source.ends_with("/b.toml"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -529,7 +532,7 @@ fn the_example_of_a_routes_file_is_free_of_faults() {
     let set = file::read_once(&path);
     assert_eq!(told(&set), Vec::<String>::new());
     assert_eq!(ids(&set), ["hello", "shop.example.com", "shop-acme"]);
-    let conflicts = mse_proxy::routing::snapshot::Snapshot::build(set.claims).1;
+    let conflicts = mse_proxy::routing::snapshot::Snapshot::build(set.claims.iter()).1;
     assert_eq!(conflicts, []);
     // Every key that this version knows is explained.
     let text = fs::read_to_string(path).unwrap();

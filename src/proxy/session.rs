@@ -227,9 +227,9 @@ impl Draft {
 
     fn took(&mut self, route: &Route) {
         self.record.route = Some(Arc::clone(&route.id));
-        self.record.app.clone_from(&route.app);
+        self.record.app = route.app().cloned();
         self.visit = Some(self.tally.visit(&route.id));
-        self.manners.answer = route.refusal.unwrap_or(self.manners.answer);
+        self.manners.answer = route.refusal().unwrap_or(self.manners.answer);
     }
 
     fn missed(&mut self, miss: Miss) -> Outcome {

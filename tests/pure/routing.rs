@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mse_proxy::clock::Timestamp;
 use mse_proxy::hostname::{Hostname, Pattern};
-use mse_proxy::routing::route::{Claim, Lifetime, Mode, Origin, Phase, Route};
+use mse_proxy::routing::route::{Claim, Lifetime, Origin, Phase, Route, Terms};
 use mse_proxy::routing::snapshot::{Conflict, Miss, Snapshot};
 use mse_proxy::wire::client_hello::Alpn;
 use proptest::collection::vec;
@@ -20,21 +20,18 @@ fn claim(
     alpn: &[&str],
     lifetime: (Option<i64>, Option<i64>),
 ) -> Claim {
-    let route = Route {
-        id: format!("r{number}").into(),
-        hosts: hosts.iter().map(|host| host.parse().unwrap()).collect(),
-        backends: Box::new(["127.0.0.1:1".parse().unwrap()]),
+    let terms = Terms {
         lifetime: Lifetime {
             not_before: lifetime.0.map(at),
             expires_at: lifetime.1.map(at),
             ..Lifetime::default()
         },
-        app: None,
-        mode: Mode::Passthrough,
         alpn: alpn.iter().map(|name| name.as_bytes().into()).collect(),
-        refusal: None,
-        max_connections: 0,
+        ..Terms::default()
     };
+    let hosts: Vec<_> = hosts.iter().map(|host| host.parse().unwrap()).collect();
+    let backends = vec!["127.0.0.1:1".parse().unwrap()];
+    let route = Route::new(format!("r{number}").into(), hosts, backends, terms);
     let origin = Origin { source: "t.toml".into(), line: number, column: 1 };
     Claim { route: Arc::new(route), origin }
 }
@@ -173,10 +170,10 @@ fn model<'a>(claims: &'a [Claim], name: &Hostname, offered: &Alpn) -> Option<&'a
     });
     let fits = fits.filter_map(|(rank, route)| {
         // Without a protocol comes after every protocol that the client offers.
-        let asked = if route.alpn.is_empty() {
+        let asked = if route.alpn().is_empty() {
             Some(usize::MAX)
         } else {
-            offered.iter().position(|name| route.alpn.iter().any(|own| **own == *name))
+            offered.iter().position(|name| route.alpn().iter().any(|own| **own == *name))
         };
         Some((rank, asked?, route))
     });
@@ -221,7 +218,7 @@ proptest! {
             let expected = model(&kept, &name, &offered);
             prop_assert_eq!(snapshot.find(&name, &offered), expected, "{} {}", name, offered);
             let judged = snapshot.lookup(&name, &offered, at(*second));
-            match expected.map(|route| (route, route.lifetime.phase(at(*second)))) {
+            match expected.map(|route| (route, route.lifetime().phase(at(*second)))) {
                 None => prop_assert_eq!(judged, Err(Miss::Unknown)),
                 Some((route, Phase::Live)) => prop_assert_eq!(judged, Ok(route)),
                 Some((route, Phase::NotYet)) => prop_assert_eq!(judged, Err(Miss::NotYet(route.clone()))),
