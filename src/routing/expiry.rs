@@ -59,10 +59,11 @@ pub struct Phases {
 }
 
 impl Calendar {
-    /// The calendar of these routes.
+    /// The calendar of so many routes.
     #[must_use]
-    pub fn new<'a>(routes: impl Iterator<Item = &'a Arc<Route>>) -> Self {
-        let mut calendar = Self::default();
+    pub fn new<'a>(routes: impl Iterator<Item = &'a Arc<Route>>, count: usize) -> Self {
+        // Nearly all have an end, or nearly none: what is not needed is given back.
+        let mut calendar = Self { ends: Vec::with_capacity(count), ..Self::default() };
         for route in routes {
             calendar.routes += 1;
             let lifetime = route.lifetime();
@@ -147,7 +148,7 @@ mod tests {
         let lifetimes = times.iter().flat_map(|start| times.iter().map(move |end| (*start, *end)));
         let routes: Vec<_> =
             lifetimes.enumerate().map(|(id, (start, end))| route(id, start, end)).collect();
-        let calendar = Calendar::new(routes.iter());
+        let calendar = Calendar::new(routes.iter(), routes.len());
         for now in (0..20).map(at) {
             let count = |phase: Phase| {
                 routes.iter().filter(|route| route.lifetime().phase(now) == phase).count()
@@ -167,7 +168,7 @@ mod tests {
     #[test]
     fn an_end_belongs_to_the_interval_that_it_closes() {
         let routes = [route(0, None, Some(10)), route(1, None, Some(20)), route(2, None, None)];
-        let calendar = Calendar::new(routes.iter());
+        let calendar = Calendar::new(routes.iter(), routes.len());
         let ids =
             |ends: &[End]| ends.iter().map(|end| end.route().id.to_string()).collect::<Vec<_>>();
         assert_eq!(ids(calendar.ends(at(9), at(10))), ["0"]);
@@ -189,7 +190,7 @@ mod tests {
             Arc::new(Route::new(id.to_string().into(), vec![], vec![], terms))
         });
         let routes: Vec<_> = routes.collect();
-        let calendar = Calendar::new(routes.iter());
+        let calendar = Calendar::new(routes.iter(), routes.len());
         for (ended, text) in times.iter().enumerate() {
             let just_before = nanos(text).checked_sub(SignedDuration::from_nanos(1)).unwrap();
             assert_eq!(calendar.phases(just_before).expired, ended);
@@ -202,7 +203,7 @@ mod tests {
         let routes: Vec<_> = (0..1_000_000)
             .map(|id| route(id, None, Some(i64::try_from(id * 7_919 % 1_000_003).unwrap())))
             .collect();
-        let calendar = Calendar::new(routes.iter());
+        let calendar = Calendar::new(routes.iter(), routes.len());
         let middle = at(500_000);
         assert_eq!(calendar.next_end(middle).map(End::at), Some(at(500_001)));
         let phases = calendar.phases(middle);

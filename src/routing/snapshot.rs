@@ -121,7 +121,7 @@ impl Snapshot {
         }
         snapshot.exact.shrink();
         snapshot.is_whole = conflicts.is_empty();
-        snapshot.calendar = Calendar::new(snapshot.claims().map(|written| &written.route));
+        snapshot.calendar = Calendar::new(snapshot.routes(), snapshot.len());
         (snapshot, conflicts)
     }
 
@@ -197,6 +197,10 @@ impl Snapshot {
         let some = (!self.is_whole).then(|| self.ids.iter());
         let some = some.into_iter().flatten().filter_map(|spot| spot.written(&self.claims));
         whole.iter().flat_map(Passage::written).chain(some)
+    }
+
+    fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.claims().map(|written| &written.route)
     }
 
     /// How many routes there are.

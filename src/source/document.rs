@@ -74,7 +74,10 @@ pub(super) struct NotUtf8 {
 
 /// Reads one piece of a text.
 pub(super) fn page(source: &Arc<str>, piece: &Piece) -> Result<Page, NotUtf8> {
-    let valid = piece.bytes.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+    let valid = str::from_utf8(&piece.bytes).unwrap_or_else(|error| {
+        let good = piece.bytes.get(..error.valid_up_to()).unwrap_or_default();
+        str::from_utf8(good).unwrap_or_default()
+    });
     let lines = Text::new(source, valid).below(piece.above);
     let is_too_long = piece.length > MAX_PIECE;
     if valid.len() < piece.bytes.len() && !is_too_long {

@@ -117,10 +117,10 @@ impl Reading<'_> {
             "hosts" => self.hosts(value),
             "backends" => self.backends(value),
             "expires_at" => {
-                self.draft.terms.lifetime.expires_at = self.instant("expires_at", value)
+                self.draft.terms.lifetime.expires_at = self.instant("expires_at", value);
             }
             "not_before" => {
-                self.draft.terms.lifetime.not_before = self.instant("not_before", value)
+                self.draft.terms.lifetime.not_before = self.instant("not_before", value);
             }
             "grace" => self.grace(value),
             "id" => self.draft.id = self.label("id", value),
@@ -329,6 +329,9 @@ fn pattern(text: &str) -> Result<Pattern, HostnameError> {
 /// The items that are equal to an earlier one, and the first of their kind. Linear search would
 /// take minutes for a route with a million hosts.
 fn repeated<T: Ord>(items: &[T]) -> Vec<(usize, usize)> {
+    if items.len() < 2 {
+        return Vec::new();
+    }
     let mut order: Vec<(&T, usize)> = items.iter().zip(0..).collect();
     order.sort_unstable();
     let runs = order.chunk_by(|(one, _), (other, _)| one == other);

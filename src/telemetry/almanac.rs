@@ -25,14 +25,19 @@ pub const DAY: SignedDuration = SignedDuration::from_hours(24);
 /// How long before an end it is told once more.
 pub const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
-/// Tells the log until it is dropped.
+/// Tells the log until the table has no publisher any more.
 pub async fn tell(table: Table, clock: Arc<Forward>) {
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut steps = StepWatch::new(clock.wall(), clock.since_boot());
     let mut told = Told { until: clock.now(), table: Arc::default() };
+    let mut changes = table.subscribe();
     loop {
-        ticks.tick().await;
+        // At once after a change: until then the table before it is kept from being freed.
+        tokio::select! {
+            _ = ticks.tick() => {}
+            told = changes.changed() => if told.is_err() { return },
+        }
         if let Some(step) = steps.observe(clock.wall(), clock.since_boot()) {
             tell_step(step, clock.lead());
         }
