@@ -29,7 +29,8 @@ const MAX_SIZE: u64 = 1 << 30;
 /// same tick of the file system's clock, which is 4 ms on most and 2 s on FAT.
 const FRESH: Duration = Duration::from_secs(2);
 
-/// How often a file that changes while it is read is read anew, before it is taken as it comes.
+/// How often a file that changes while it is read is read anew, before it is left alone until the
+/// next event: a whole one is read in less than a second.
 const ATTEMPTS: usize = 4;
 /// A smaller file is parsed before threads for it have started.
 const WORTH_THREADS: u64 = 512 << 10;
@@ -106,14 +107,11 @@ impl Sheet {
         for attempt in 1..=ATTEMPTS {
             match self.read(path, before) {
                 Ok(None) => return,
-                Ok(Some(text)) if text.is_whole || attempt == ATTEMPTS => return self.take(text),
+                Ok(Some(text)) if text.is_whole => return self.take(text),
                 // It is being written: what was read may be a part of it, cut between two routes.
-                Ok(Some(_)) => before = None,
-                Err(trouble) => {
-                    // It may come back and look as it did.
-                    self.seen = None;
-                    return self.fail(trouble);
-                }
+                Ok(Some(_)) if attempt < ATTEMPTS => before = None,
+                Ok(Some(_)) => self.fail(Trouble::Unsettled),
+                Err(trouble) => self.fail(trouble),
             }
         }
     }
@@ -127,7 +125,7 @@ impl Sheet {
         } else {
             1
         };
-        let known = self.bad.as_ref().unwrap_or(&self.good);
+        let known = self.good.iter().chain(self.bad.iter().flatten());
         // The size is only a hint: the file may grow while it is read.
         let mut text = (&file).take(MAX_SIZE + 1);
         let leaves = pages::read(&mut text, &self.source, &self.key, known, threads)?;
@@ -192,6 +190,8 @@ impl Sheet {
 
     /// Keeps what was good.
     fn fail(&mut self, trouble: Trouble) {
+        // It may come back and look as it did.
+        self.seen = None;
         let kept = self.routes();
         let place = Place::of_source(&self.source);
         let (place, kind) = match trouble {
@@ -201,6 +201,7 @@ impl Sheet {
             }
             Trouble::NotAFile(found) => (place, FaultKind::NotAFile { found, kept }),
             Trouble::TooLarge => (place, FaultKind::TooLarge { most: MAX_SIZE, kept }),
+            Trouble::Unsettled => (place, FaultKind::Unsettled { kept }),
             Trouble::Hollow => (place, FaultKind::Hollow { kept }),
         };
         self.trouble = Some(Fault { place, kind });
@@ -232,6 +233,7 @@ enum Trouble {
     Unread(Unread),
     NotAFile(&'static str),
     TooLarge,
+    Unsettled,
     Hollow,
 }
 
