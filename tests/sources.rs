@@ -102,6 +102,16 @@ fn replace(path: &Path, text: &str) {
     fs::rename(&beside, path).unwrap();
 }
 
+fn many(count: usize, first: &str) -> String {
+    let ids = (0..count).map(|id| if id == 0 { first.to_owned() } else { format!("r{id}") });
+    ids.map(|id| route(&id)).collect()
+}
+
+/// Where the passages of a set lie in memory: what is shared was neither read nor cloned.
+fn addresses(set: &RouteSet) -> Vec<usize> {
+    set.claims.passages().iter().map(mse_proxy::routing::claims::Passage::address).collect()
+}
+
 fn fill_file(dir: &Path) {
     fs::write(dir.join("routes.toml"), routes(&["a", "b"])).unwrap();
 }
@@ -557,4 +567,35 @@ fn the_example_of_a_routes_file_is_free_of_faults() {
 fn reading_once_tells_what_cannot_be_read() {
     let set = file::read_once(Path::new("does/not/exist.toml"));
     assert_eq!(told(&set), ["does/not/exist.toml: does not exist, or is a link to nothing"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_did_not_change_is_shared_between_sets() {
+    let count = 4_000;
+    let mut watching = Watching::start("routes", false, |dir| {
+        fs::create_dir(dir.join("routes")).unwrap();
+        fs::write(dir.join("routes/a.toml"), many(count, "one")).unwrap();
+        fs::write(dir.join("routes/b.toml"), route("b")).unwrap();
+    });
+    let before = watching.next().await;
+    let (old, most) = (addresses(&before), before.claims.passages().len());
+    assert!(most > 4, "{most} passages");
+    // Another file: the first stays as it is.
+    replace(&watching.path("routes/b.toml"), &route("c"));
+    let after = watching.next().await;
+    let new = addresses(&after);
+    assert_eq!((&new[..most - 1], new.len()), (&old[..most - 1], most));
+    assert_ne!(new[most - 1], old[most - 1]);
+    // One route of very many: its passage alone is new, and even there the others are the same.
+    replace(&watching.path("routes/a.toml"), &("\n\n".to_owned() + &many(count, "two")));
+    let last = watching.next().await;
+    let shared = addresses(&last).iter().filter(|address| new.contains(address)).count();
+    assert!(shared + 3 >= most && shared < most, "{shared} of {most}");
+    let pairs = after.claims.routes().zip(last.claims.routes());
+    let replaced: Vec<_> =
+        pairs.filter(|(one, other)| !std::sync::Arc::ptr_eq(one, other)).collect();
+    assert_eq!(replaced.len(), 1);
+    assert_eq!((&*replaced[0].0.id, &*replaced[0].1.id), ("one", "two"));
+    let second = last.claims.iter().nth(1).unwrap();
+    assert_eq!((&*second.route.id, second.origin.line), ("r1", 7));
 }

@@ -92,8 +92,9 @@ fn start(binary: &Path, path: &Path, routes: u64) -> Subject {
 
 /// Changes where one host leads, and waits until clients are taken there.
 fn change_one(proxy: &Subject, host: &str, letter: u8, change: &dyn Fn()) -> Duration {
-    let began = Instant::now();
     change();
+    // A file that is written in place tells of its change when it is closed.
+    let began = Instant::now();
     while ask(proxy.address, host).expect("an answer while reloading") != letter {
         assert!(began.elapsed() < PATIENCE, "the change does not come into force");
         sleep(PAUSE / 2);

@@ -6,6 +6,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+/// What the allocator of glibc is told.
+const MALLOC: [(&str, &str); 2] =
+    [("MALLOC_MMAP_THRESHOLD_", "1048576"), ("MALLOC_TRIM_THRESHOLD_", "8388608")];
+
 /// A proxy that runs, killed when it is dropped.
 pub(crate) struct Subject {
     child: Child,
@@ -28,6 +32,8 @@ impl Subject {
             .env("MSE_PROXY_ROUTES_PATH", routes)
             .env("MSE_PROXY_LOG_FORMAT", "json")
             .env("MSE_PROXY_LOG_ACCESS", "off")
+            // As in systemd/mse-proxy.service, unless the caller sets them otherwise.
+            .envs(MALLOC.iter().filter(|(name, _)| std::env::var_os(name).is_none()).copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

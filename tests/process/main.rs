@@ -9,6 +9,7 @@
 
 mod commands;
 mod daemon;
+mod reload;
 mod support;
 mod systemd;
 mod units;
