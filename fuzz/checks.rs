@@ -48,8 +48,8 @@ pub(crate) fn document(bytes: &[u8]) {
     let source: Arc<str> = "fuzz".into();
     let document = document::read(&source, &String::from_utf8_lossy(bytes));
     assert!(document.parsed || !document.faults.is_empty());
-    for claim in &document.claims {
-        assert!(!claim.route.hosts.is_empty() && !claim.route.backends.is_empty());
+    for route in document.claims.routes() {
+        assert!(!route.hosts.is_empty() && !route.backends.is_empty());
     }
     for fault in &document.faults {
         assert!(!fault.kind.to_string().is_empty());

@@ -7,15 +7,17 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// The longest name in octets without its trailing dot (RFC 1035 §2.3.4: 255 on the wire).
 pub const MAX_NAME: usize = 253;
 /// The longest label in octets (RFC 1035 §2.3.4).
 pub const MAX_LABEL: usize = 63;
 
-/// A DNS name in canonical form: lower case, A-labels, no trailing dot, 1 to 253 octets.
+/// A DNS name in canonical form: lower case, A-labels, no trailing dot, 1 to 253 octets. Cheap to
+/// clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Hostname(Box<str>);
+pub struct Hostname(Arc<str>);
 
 /// Why some bytes are not a hostname.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -88,13 +90,17 @@ impl Hostname {
         if bytes.len() > MAX_NAME {
             return Err(HostnameError::TooLong { octets: bytes.len() });
         }
-        let mut canonical = String::with_capacity(bytes.len());
-        for (offset, &byte) in bytes.iter().enumerate() {
-            if !is_name_byte(byte) && byte != b'.' {
-                return Err(HostnameError::ForbiddenByte { byte, offset });
-            }
-            canonical.push(char::from(byte.to_ascii_lowercase()));
+        let is_allowed = |byte: u8| is_name_byte(byte) || byte == b'.';
+        if let Some(offset) = bytes.iter().position(|byte| !is_allowed(*byte)) {
+            let byte = bytes.get(offset).copied().unwrap_or_default();
+            return Err(HostnameError::ForbiddenByte { byte, offset });
         }
+        let mut room = [0; MAX_NAME];
+        let (canonical, _) = room.split_at_mut(bytes.len());
+        canonical.copy_from_slice(bytes);
+        canonical.make_ascii_lowercase();
+        // Nothing but ASCII got here.
+        let canonical = str::from_utf8(canonical).unwrap_or_default();
         for label in canonical.split('.') {
             match label.len() {
                 0 => return Err(HostnameError::EmptyLabel),
@@ -108,13 +114,19 @@ impl Hostname {
         if canonical.rsplit('.').next().is_some_and(is_number) {
             return Err(HostnameError::IpLiteral);
         }
-        Ok(Self(canonical.into_boxed_str()))
+        Ok(Self(canonical.into()))
     }
 
     /// The canonical text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The same letters for whoever keeps them too.
+    #[must_use]
+    pub fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
     }
 
     /// The names above this one, nearest first: `a.b.c` gives `b.c`, then `c`.
@@ -174,6 +186,14 @@ pub enum Pattern {
 }
 
 impl Pattern {
+    /// The name in it, without its stars.
+    #[must_use]
+    pub fn name(&self) -> &Hostname {
+        match self {
+            Self::Exact(name) | Self::OneLabel(name) | Self::AnyDepth(name) => name,
+        }
+    }
+
     /// Whether the pattern covers `name`. This is the plain definition that lookups must agree with.
     #[must_use]
     pub fn covers(&self, name: &Hostname) -> bool {

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::clock::{Clock, Timestamp};
+use crate::routing::claims::{Claims, Passage};
 use crate::routing::route::{Claim, Origin};
 use crate::routing::snapshot::{Conflict, Snapshot};
 use crate::routing::table::{Publisher, Table};
@@ -99,10 +100,12 @@ impl Reconciler {
     fn judge(&mut self, conflicts: &[(Claim, Conflict)]) {
         let out: HashSet<&Origin> = conflicts.iter().map(|(claim, _)| &claim.origin).collect();
         for (name, standing) in &mut self.standings {
-            let claims = self.sets.get(name).map_or(&[][..], |set| &set.claims);
-            let is_out = |claim: &&Claim| out.contains(&claim.origin);
-            standing.conflicts =
-                if out.is_empty() { 0 } else { claims.iter().filter(is_out).count() };
+            standing.conflicts = match self.sets.get(name) {
+                Some(set) if !out.is_empty() => {
+                    set.claims.iter().filter(|claim| out.contains(&claim.origin)).count()
+                }
+                _ => 0,
+            };
             if !standing.has_fault() {
                 standing.last_success = Some(standing.told);
             }
@@ -126,16 +129,17 @@ impl Reconciler {
     }
 
     fn reconcile(&mut self) {
-        let old = self.table.current();
-        let claims = arrange(self.sets.values().flat_map(|set| &set.claims), &old.snapshot);
-        let (new, conflicts) = Snapshot::build(claims);
+        let old = self.table.current().snapshot;
+        let wanted = self.sets.values().flat_map(|set| set.claims.passages());
+        let (new, conflicts) = Snapshot::after(&old, &reusing(wanted, &old));
         let known = &self.reports.borrow().conflicts.clone();
         for (claim, conflict) in conflicts.iter().filter(|conflict| !known.contains(conflict)) {
             warn!(route = %claim.route.id, origin = %claim.origin, "route left out: {conflict}");
         }
-        let changes = Changes::between(&old.snapshot, &new);
-        let revision = if changes.are_none() && old.revision > 0 {
-            old.revision
+        let changes = Changes::between(&old, &new);
+        let revision = self.reports.borrow().revision;
+        let revision = if changes.are_none() && revision > 0 {
+            revision
         } else {
             let routes = new.len();
             let revision = self.publisher.publish(new);
@@ -156,20 +160,17 @@ impl Reconciler {
     }
 }
 
-/// Puts the claims that are in force before the others, and the value in force in the place of an
-/// equal one.
-fn arrange<'a>(claims: impl Iterator<Item = &'a Claim>, old: &Snapshot) -> Vec<Claim> {
-    let (mut incumbents, mut newcomers) = (Vec::new(), Vec::new());
-    for claim in claims {
-        match old.by_id(&claim.route.id) {
-            Some(known) if known.route == claim.route => incumbents
-                .push(Claim { route: Arc::clone(&known.route), origin: claim.origin.clone() }),
-            Some(_) => incumbents.push(claim.clone()),
-            None => newcomers.push(claim.clone()),
+/// Puts the value in force in the place of each equal one, so that a route that did not change
+/// stays one value, wherever it is told from now.
+fn reusing<'a>(passages: impl Iterator<Item = &'a Passage>, old: &Snapshot) -> Claims {
+    let whole = old.whole_passages();
+    let reuse = |passage: &Passage| {
+        if whole.contains(&passage.address()) {
+            return None;
         }
-    }
-    incumbents.append(&mut newcomers);
-    incumbents
+        passage.reusing(|id| old.by_id(id).map(|written| &written.route))
+    };
+    passages.map(|passage| reuse(passage).unwrap_or_else(|| passage.clone())).collect()
 }
 
 #[derive(Debug, Default)]
@@ -182,20 +183,31 @@ struct Changes {
 impl Changes {
     fn between(old: &Snapshot, new: &Snapshot) -> Self {
         let mut changes = Self::default();
-        for claim in new.claims() {
-            let id = &claim.route.id;
+        // In a passage that stands whole in both, nothing has changed.
+        let (before, now) = (old.whole_passages(), new.whole_passages());
+        let is_touched = |passage: &&Passage| {
+            let address = passage.address();
+            !(before.contains(&address) && now.contains(&address))
+        };
+        for written in new.passages().iter().filter(is_touched).flat_map(Passage::written) {
+            let id = &written.route.id;
+            if !new.by_id(id).is_some_and(|is| std::ptr::eq(is, written)) {
+                continue;
+            }
             match old.by_id(id) {
                 None => changes.added.push(Arc::clone(id)),
-                Some(known) if !Arc::ptr_eq(&known.route, &claim.route) => {
+                Some(known) if !Arc::ptr_eq(&known.route, &written.route) => {
                     changes.changed.push(Arc::clone(id));
                 }
                 Some(_) => {}
             }
         }
-        let gone = old.claims().filter(|claim| new.by_id(&claim.route.id).is_none());
-        changes.removed = gone.map(|claim| Arc::clone(&claim.route.id)).collect();
-        for list in [&mut changes.added, &mut changes.changed, &mut changes.removed] {
-            list.sort_unstable();
+        for written in old.passages().iter().filter(is_touched).flat_map(Passage::written) {
+            let id = &written.route.id;
+            let was_in = old.by_id(id).is_some_and(|was| std::ptr::eq(was, written));
+            if was_in && new.by_id(id).is_none() {
+                changes.removed.push(Arc::clone(id));
+            }
         }
         changes
     }

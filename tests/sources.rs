@@ -80,7 +80,7 @@ impl Watching {
 }
 
 fn ids(set: &RouteSet) -> Vec<&str> {
-    set.claims.iter().map(|claim| &*claim.route.id).collect()
+    set.claims.routes().map(|route| &*route.id).collect()
 }
 
 fn told(set: &RouteSet) -> Vec<String> {
@@ -102,6 +102,16 @@ fn replace(path: &Path, text: &str) {
     fs::rename(&beside, path).unwrap();
 }
 
+fn many(count: usize, first: &str) -> String {
+    let ids = (0..count).map(|id| if id == 0 { first.to_owned() } else { format!("r{id}") });
+    ids.map(|id| route(&id)).collect()
+}
+
+/// Where the passages of a set lie in memory: what is shared was neither read nor cloned.
+fn addresses(set: &RouteSet) -> Vec<usize> {
+    set.claims.passages().iter().map(mse_proxy::routing::claims::Passage::address).collect()
+}
+
 fn fill_file(dir: &Path) {
     fs::write(dir.join("routes.toml"), routes(&["a", "b"])).unwrap();
 }
@@ -112,7 +122,10 @@ async fn a_file_is_told_at_once_and_after_each_write_and_rename() {
     let set = watching.next().await;
     assert_eq!((ids(&set), set.faults.len(), &*set.source), (vec!["a", "b"], 0, "file"));
     let path = watching.path("routes.toml");
-    assert_eq!(set.claims[1].origin.to_string(), format!("{}:5:1", path.display()));
+    assert_eq!(
+        set.claims.iter().nth(1).unwrap().origin.to_string(),
+        format!("{}:5:1", path.display())
+    );
     for round in 0..3 {
         let (written, renamed) = (format!("w{round}"), format!("r{round}"));
         fs::write(&path, route(&written)).unwrap();
@@ -228,7 +241,7 @@ async fn files_of_a_folder_come_and_go() {
     watching.until(&["b", "c"], 0).await;
     fs::rename(watching.path("routes.d/20-b.toml"), watching.path("routes.d/b.toml")).unwrap();
     let set = watching.until(&["b", "c"], 0).await;
-    assert!(set.claims[0].origin.source.ends_with("/b.toml"));
+    assert!(set.claims.iter().next().unwrap().origin.source.ends_with("/b.toml"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -529,7 +542,7 @@ fn the_example_of_a_routes_file_is_free_of_faults() {
     let set = file::read_once(&path);
     assert_eq!(told(&set), Vec::<String>::new());
     assert_eq!(ids(&set), ["hello", "shop.example.com", "shop-acme"]);
-    let conflicts = mse_proxy::routing::snapshot::Snapshot::build(set.claims).1;
+    let conflicts = mse_proxy::routing::snapshot::Snapshot::build(set.claims.iter()).1;
     assert_eq!(conflicts, []);
     // Every key that this version knows is explained.
     let text = fs::read_to_string(path).unwrap();
@@ -554,4 +567,35 @@ fn the_example_of_a_routes_file_is_free_of_faults() {
 fn reading_once_tells_what_cannot_be_read() {
     let set = file::read_once(Path::new("does/not/exist.toml"));
     assert_eq!(told(&set), ["does/not/exist.toml: does not exist, or is a link to nothing"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_did_not_change_is_shared_between_sets() {
+    let count = 4_000;
+    let mut watching = Watching::start("routes", false, |dir| {
+        fs::create_dir(dir.join("routes")).unwrap();
+        fs::write(dir.join("routes/a.toml"), many(count, "one")).unwrap();
+        fs::write(dir.join("routes/b.toml"), route("b")).unwrap();
+    });
+    let before = watching.next().await;
+    let (old, most) = (addresses(&before), before.claims.passages().len());
+    assert!(most > 4, "{most} passages");
+    // Another file: the first stays as it is.
+    replace(&watching.path("routes/b.toml"), &route("c"));
+    let after = watching.next().await;
+    let new = addresses(&after);
+    assert_eq!((&new[..most - 1], new.len()), (&old[..most - 1], most));
+    assert_ne!(new[most - 1], old[most - 1]);
+    // One route of very many: its passage alone is new, and even there the others are the same.
+    replace(&watching.path("routes/a.toml"), &("\n\n".to_owned() + &many(count, "two")));
+    let last = watching.next().await;
+    let shared = addresses(&last).iter().filter(|address| new.contains(address)).count();
+    assert!(shared + 3 >= most && shared < most, "{shared} of {most}");
+    let pairs = after.claims.routes().zip(last.claims.routes());
+    let replaced: Vec<_> =
+        pairs.filter(|(one, other)| !std::sync::Arc::ptr_eq(one, other)).collect();
+    assert_eq!(replaced.len(), 1);
+    assert_eq!((&*replaced[0].0.id, &*replaced[0].1.id), ("one", "two"));
+    let second = last.claims.iter().nth(1).unwrap();
+    assert_eq!((&*second.route.id, second.origin.line), ("r1", 7));
 }

@@ -55,7 +55,7 @@ impl Subject {
 
     /// The table, built anew.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        Snapshot::build(document::read(&Arc::from("bench"), &self.text).claims).0
+        Snapshot::build(document::read(&Arc::from("bench"), &self.text).claims.iter()).0
     }
 }
 

@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::outcome::{Blame, Outcome, Stage};
 use crate::reconcile::{Report, Standing};
 use crate::routing::route::{Claim, Phase, Route};
-use crate::routing::snapshot::Conflict;
+use crate::routing::snapshot::{Conflict, Snapshot};
 use crate::telemetry::almanac::{DAY, HOUR};
 use crate::telemetry::metrics::Totals;
 
@@ -210,13 +210,13 @@ impl From<&(Claim, Conflict)> for Told {
 /// A route on its way to a row, with what it is sorted by.
 struct Candidate<'a> {
     order: (u8, i128),
-    claim: &'a Claim,
-    conflict: Option<&'a Conflict>,
+    route: &'a Route,
+    conflict: Option<&'a (Claim, Conflict)>,
 }
 
 impl<'a> Candidate<'a> {
-    fn new(claim: &'a Claim, conflict: Option<&'a Conflict>, now: Timestamp) -> Self {
-        let lifetime = &claim.route.lifetime;
+    fn new(route: &'a Route, conflict: Option<&'a (Claim, Conflict)>, now: Timestamp) -> Self {
+        let lifetime = route.lifetime();
         let at = |time: Option<Timestamp>| time.map_or(i128::MAX, Timestamp::as_nanosecond);
         let order = match (conflict, lifetime.phase(now), lifetime.expires_at) {
             (Some(_), ..) => (0, 0),
@@ -226,11 +226,11 @@ impl<'a> Candidate<'a> {
             // What ended last is asked about first.
             (None, Phase::Expired, end) => (4, at(end).saturating_neg()),
         };
-        Self { order, claim, conflict }
+        Self { order, route, conflict }
     }
 
     fn state(&self, now: Timestamp) -> &'static str {
-        match (self.conflict, self.claim.route.lifetime.phase(now)) {
+        match (self.conflict, self.route.lifetime().phase(now)) {
             (Some(_), _) => "faulty",
             (None, Phase::Live) => "live",
             (None, Phase::NotYet) => "pending",
@@ -239,11 +239,11 @@ impl<'a> Candidate<'a> {
     }
 
     fn contains(&self, words: &str, now: Timestamp) -> bool {
-        let route = &self.claim.route;
+        let route = self.route;
         let has = |text: &str| text.to_lowercase().contains(words);
         words.is_empty()
             || has(&route.id)
-            || route.app.as_deref().is_some_and(has)
+            || route.app().is_some_and(|app| has(app))
             || self.state(now) == words
             || route.hosts.iter().any(|host| has(&host.to_string()))
             || route.backends.iter().any(|backend| has(&backend.to_string()))
@@ -253,19 +253,18 @@ impl<'a> Candidate<'a> {
 /// How many routes match, and the first of them.
 fn rows(
     eyes: &Eyes,
-    snapshot: &crate::routing::snapshot::Snapshot,
+    snapshot: &Snapshot,
     report: &Report,
     query: &Query,
     now: Timestamp,
 ) -> (usize, Vec<Row>) {
-    let faulty =
-        report.conflicts.iter().map(|(claim, conflict)| Candidate::new(claim, Some(conflict), now));
-    let good = snapshot.claims().map(|claim| Candidate::new(claim, None, now));
+    let faulty = report.conflicts.iter().map(|one| Candidate::new(&one.0.route, Some(one), now));
+    let good = snapshot.claims().map(|claim| Candidate::new(&claim.route, None, now));
     let mut all: Vec<_> =
         faulty.chain(good).filter(|one| one.contains(&query.filter, now)).collect();
     let matching = all.len();
     let order = |one: &Candidate<'_>, other: &Candidate<'_>| {
-        (one.order, &one.claim.route.id).cmp(&(other.order, &other.claim.route.id))
+        (one.order, &one.route.id).cmp(&(other.order, &other.route.id))
     };
     if query.limit < all.len() {
         // Most of a large table is never shown: it is parted, not sorted.
@@ -273,13 +272,17 @@ fn rows(
         all.truncate(query.limit);
     }
     all.sort_unstable_by(order);
-    (matching, all.iter().map(|one| row(eyes, one, now)).collect())
+    (matching, all.iter().map(|one| row(eyes, snapshot, one, now)).collect())
 }
 
-fn row(eyes: &Eyes, one: &Candidate<'_>, now: Timestamp) -> Row {
-    let route: &Route = &one.claim.route;
-    let lifetime = &route.lifetime;
+fn row(eyes: &Eyes, snapshot: &Snapshot, one: &Candidate<'_>, now: Timestamp) -> Row {
+    let route = one.route;
+    let lifetime = route.lifetime();
     let is_faulty = one.conflict.is_some();
+    let at = match one.conflict {
+        Some((claim, _)) => Some(claim.origin.clone()),
+        None => snapshot.origin(&route.id),
+    };
     let counts = if is_faulty { None } else { eyes.metrics.of_route(&route.id) };
     let next = match lifetime.phase(now) {
         Phase::NotYet => lifetime.not_before,
@@ -288,7 +291,7 @@ fn row(eyes: &Eyes, one: &Candidate<'_>, now: Timestamp) -> Row {
     Row {
         id: route.id.to_string(),
         hosts: route.hosts.iter().map(ToString::to_string).collect(),
-        app: route.app.as_deref().map(ToOwned::to_owned),
+        app: route.app().map(ToString::to_string),
         backends: route.backends.iter().map(ToString::to_string).collect(),
         state: one.state(now),
         not_before: lifetime.not_before.map(time),
@@ -298,8 +301,8 @@ fn row(eyes: &Eyes, one: &Candidate<'_>, now: Timestamp) -> Row {
         sessions: counts.map(|counts| counts.ended),
         to_backend_bytes: counts.map(|counts| counts.to_backend),
         to_client_bytes: counts.map(|counts| counts.to_client),
-        at: one.claim.origin.to_string(),
-        fault: one.conflict.map(ToString::to_string),
+        at: at.map(|origin| origin.to_string()).unwrap_or_default(),
+        fault: one.conflict.map(|(_, conflict)| conflict.to_string()),
     }
 }
 

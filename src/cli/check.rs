@@ -47,7 +47,7 @@ pub(super) fn load(path: Option<&Path>, base: &Config) -> Result<Config, Vec<Fin
 pub(super) fn read_routes(path: &Path) -> (Snapshot, Vec<Finding>) {
     let set = file::read_once(path);
     let mut findings: Vec<Finding> = set.faults.iter().map(Finding::from).collect();
-    let (snapshot, conflicts) = Snapshot::build(set.claims);
+    let (snapshot, conflicts) = Snapshot::after(&Snapshot::default(), &set.claims);
     findings.extend(conflicts.iter().map(|(claim, conflict)| Finding {
         place: Place::of_origin(&claim.origin),
         message: conflict.to_string(),

@@ -32,7 +32,7 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::Config;
 use crate::endpoint::Endpoint;
 use crate::hostname::{HostnameError, Pattern};
-use crate::routing::route::{Claim, Lifetime, Mode, Origin, Route};
+use crate::routing::route::{Claim, Lifetime, Origin, Route, Terms};
 use crate::source::RouteSet;
 
 /// The two apps: one under the platform's zone, one under a customer's own domain.
@@ -118,17 +118,13 @@ impl Demo {
             "{name}: this page comes from an enclave app; my certificate is\nsha256 {fingerprint}\n"
         );
         self.serving.spawn(serve_app(listener, TlsAcceptor::from(Arc::new(tls)), page));
-        let route = Arc::new(Route {
-            id: host.into(),
-            hosts: Box::new([host.parse::<Pattern>()?]),
-            backends: Box::new([backend]),
+        let terms = Terms {
             lifetime: Lifetime { expires_at, ..Lifetime::default() },
             app: Some(name.into()),
-            mode: Mode::Passthrough,
-            alpn: Box::default(),
-            refusal: None,
-            max_connections: 0,
-        });
+            ..Terms::default()
+        };
+        let hosts = vec![host.parse::<Pattern>()?];
+        let route = Arc::new(Route::new(host.into(), hosts, vec![backend], terms));
         Ok(App { host, route, fingerprint, certificate })
     }
 
@@ -156,7 +152,7 @@ impl Demo {
             style.strong(&format!("mse-proxy listens on {proxy}"))
         );
         for app in &self.apps {
-            let life = match app.route.lifetime.expires_at {
+            let life = match app.route.lifetime().expires_at {
                 Some(end) => {
                     format!("this route ends at {end:.0}: from then on the name is refused")
                 }

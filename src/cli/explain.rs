@@ -131,11 +131,11 @@ impl Answer {
                         refused(outcome, why.to_owned(), None)
                     }
                     Miss::NotYet(route) => {
-                        let from = route.lifetime.not_before.unwrap_or(at);
+                        let from = route.lifetime().not_before.unwrap_or(at);
                         refused(outcome, format!("the route begins at {from}"), Some(route))
                     }
                     Miss::Expired(route) => {
-                        let end = route.lifetime.expires_at.unwrap_or(at);
+                        let end = route.lifetime().expires_at.unwrap_or(at);
                         refused(outcome, format!("the route ended at {end}"), Some(route))
                     }
                 }
@@ -154,15 +154,15 @@ impl Answer {
             let _ = writeln!(text, "  {} {value}", style.faint(&format!("{word:<8}")));
         };
         if let Some(route) = &self.route {
-            let origin = snapshot.by_id(&route.id).map(|claim| claim.origin.to_string());
+            let origin = snapshot.origin(&route.id).map(|origin| origin.to_string());
             line("route", format!("{} ({})", route.id, origin.unwrap_or_default()));
-            if let Some(app) = &route.app {
+            if let Some(app) = route.app() {
                 line("app", app.to_string());
             }
             line("hosts", joined(&route.hosts));
             line("backends", joined(&route.backends));
             line("mode", "passthrough: TLS ends in the backend".to_owned());
-            match route.lifetime.expires_at {
+            match route.lifetime().expires_at {
                 Some(end) => line("until", format!("{end}, {}", remaining(self.at, end))),
                 None => line("until", "no end date".to_owned()),
             }
@@ -178,12 +178,12 @@ impl Answer {
         let route = self.route.as_ref().map(|route| {
             json!({
                 "id": &*route.id,
-                "app": route.app.as_deref(),
-                "origin": snapshot.by_id(&route.id).map(|claim| claim.origin.to_string()),
+                "app": route.app().map(|app| &**app),
+                "origin": snapshot.origin(&route.id).map(|origin| origin.to_string()),
                 "hosts": route.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "backends": route.backends.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                "not_before": route.lifetime.not_before.map(|time| time.to_string()),
-                "expires_at": route.lifetime.expires_at.map(|time| time.to_string()),
+                "not_before": route.lifetime().not_before.map(|time| time.to_string()),
+                "expires_at": route.lifetime().expires_at.map(|time| time.to_string()),
             })
         });
         json!({

@@ -263,7 +263,7 @@ impl Ledger {
             let Some(mut group) = self.groups.get_mut(&id) else { continue };
             let before = deadlines_of(&group);
             for cohort in &mut group.cohorts {
-                let outcome = if cohort.route.lifetime.cut_at().is_some_and(|end| end <= wall) {
+                let outcome = if cohort.route.lifetime().cut_at().is_some_and(|end| end <= wall) {
                     Outcome::RouteExpired
                 } else if cohort.leaving.is_some_and(|end| end <= now) {
                     Outcome::RouteRemoved
@@ -333,7 +333,10 @@ impl Ledger {
         handle: &Arc<Handle>,
     ) -> Result<(), RouteFull> {
         let mut group = self.groups.entry(Arc::clone(&route.id)).or_default();
-        let max = if route.max_connections == 0 { self.default_max } else { route.max_connections };
+        let max = match route.max_connections() {
+            0 => self.default_max,
+            own => own,
+        };
         if max > 0 && group.len() >= usize::try_from(max).unwrap_or(usize::MAX) {
             return Err(RouteFull);
         }
@@ -381,7 +384,7 @@ struct GroupDeadlines {
 }
 
 fn deadlines_of(group: &Group) -> GroupDeadlines {
-    let ends = group.cohorts.iter().filter_map(|cohort| cohort.route.lifetime.cut_at());
+    let ends = group.cohorts.iter().filter_map(|cohort| cohort.route.lifetime().cut_at());
     let drains = group.cohorts.iter().filter_map(|cohort| cohort.leaving);
     GroupDeadlines { end: ends.min(), drain: drains.min() }
 }
@@ -423,7 +426,7 @@ impl Drop for Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::routing::route::{Claim, Lifetime, Mode, Origin};
+    use crate::routing::route::{Claim, Lifetime, Origin, Terms};
     use crate::routing::snapshot::Snapshot;
 
     fn at(second: i64) -> Timestamp {
@@ -431,17 +434,10 @@ mod tests {
     }
 
     fn route(id: &str, backend: &str, end: Option<i64>) -> Arc<Route> {
-        Arc::new(Route {
-            id: id.into(),
-            hosts: Box::new([id.parse().unwrap()]),
-            backends: Box::new([backend.parse().unwrap()]),
-            lifetime: Lifetime { expires_at: end.map(at), ..Lifetime::default() },
-            app: None,
-            mode: Mode::Passthrough,
-            alpn: Box::default(),
-            refusal: None,
-            max_connections: 0,
-        })
+        let lifetime = Lifetime { expires_at: end.map(at), ..Lifetime::default() };
+        let terms = Terms { lifetime, ..Terms::default() };
+        let (hosts, backends) = (vec![id.parse().unwrap()], vec![backend.parse().unwrap()]);
+        Arc::new(Route::new(id.into(), hosts, backends, terms))
     }
 
     fn table(revision: u64, routes: &[&Arc<Route>]) -> Revised {

@@ -326,7 +326,7 @@ impl Draft {
 
     fn took(&mut self, route: &Arc<Route>) {
         self.visit = Some(self.tally.visit(&route.id));
-        self.manners.answer = route.refusal.unwrap_or(self.manners.answer);
+        self.manners.answer = route.refusal().unwrap_or(self.manners.answer);
         self.route = Some(Arc::clone(route));
     }
 
@@ -356,7 +356,7 @@ impl Draft {
             hello.map_or((None, Alpn::default()), |hello| (hello.sni, hello.alpn));
         record.endpoint =
             endpoint.and_then(|(route, place)| route.backends.get(usize::from(place)).cloned());
-        record.app = route.as_ref().and_then(|route| route.app.clone());
+        record.app = route.as_ref().and_then(|route| route.app().cloned());
         record.route = route.map(|route| Arc::clone(&route.id));
         record.revision = self.revision.map(NonZeroU64::get);
         record.outcome = self.outcome;

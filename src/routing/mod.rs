@@ -1,6 +1,9 @@
 //! Which route a hello takes: values and pure rules, without sockets, files or clocks.
 
+pub mod claims;
 pub mod expiry;
+pub mod few;
+pub mod names;
 pub mod route;
 pub mod snapshot;
 pub mod table;

@@ -12,6 +12,7 @@ use jiff::SignedDuration;
 use crate::clock::Timestamp;
 use crate::endpoint::Endpoint;
 use crate::hostname::Pattern;
+use crate::routing::few::Few;
 use crate::wire::alert::Answer;
 use crate::wire::client_hello::Alpn;
 
@@ -24,14 +25,23 @@ pub enum Mode {
 }
 
 /// Which names lead to which backends, from when until when.
+///
+/// There may be a million of them: what most routes have takes 88 bytes here, beside the letters of
+/// its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// Unique in a table.
     pub id: Arc<str>,
     /// What it claims; at least one.
-    pub hosts: Box<[Pattern]>,
+    pub hosts: Few<Pattern>,
     /// Where it leads, in the order of preference; at least one.
-    pub backends: Box<[Endpoint]>,
+    pub backends: Few<Endpoint>,
+    terms: Stored,
+}
+
+/// What a route may say beside its names and backends.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Terms {
     /// When it is live.
     pub lifetime: Lifetime,
     /// Whom it is for.
@@ -46,19 +56,112 @@ pub struct Route {
     pub max_connections: u32,
 }
 
+/// [`Terms`] as they are kept: an end date is all that most routes say. One value has one form, so
+/// that equal routes are equal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Stored {
+    /// Nothing.
+    None,
+    /// An end date.
+    End { nanosecond: i32, second: i64 },
+    /// Anything else.
+    All(Box<Terms>),
+}
+
 impl Route {
+    /// A route. An id that is the first host's name shares its letters.
+    #[must_use]
+    pub fn new(
+        id: Arc<str>,
+        hosts: impl Into<Few<Pattern>>,
+        backends: impl Into<Few<Endpoint>>,
+        terms: Terms,
+    ) -> Self {
+        let hosts = hosts.into();
+        let name = match hosts.first() {
+            Some(Pattern::Exact(name)) if *name.as_str() == *id => Some(name.shared()),
+            _ => None,
+        };
+        Self { id: name.unwrap_or(id), hosts, backends: backends.into(), terms: terms.into() }
+    }
+
+    /// When it is live.
+    #[must_use]
+    pub fn lifetime(&self) -> Lifetime {
+        match &self.terms {
+            Stored::None => Lifetime::default(),
+            Stored::End { second, nanosecond } => Lifetime {
+                // It was a timestamp when it was stored.
+                expires_at: Timestamp::new(*second, *nanosecond).ok(),
+                ..Lifetime::default()
+            },
+            Stored::All(terms) => terms.lifetime,
+        }
+    }
+
+    /// Whom it is for.
+    #[must_use]
+    pub fn app(&self) -> Option<&Arc<str>> {
+        self.all()?.app.as_ref()
+    }
+
+    /// Sealed or not.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.all().map(|terms| terms.mode).unwrap_or_default()
+    }
+
+    /// If not empty: it is only for hellos that offer one of these protocols.
+    #[must_use]
+    pub fn alpn(&self) -> &[Box<[u8]>] {
+        self.all().map(|terms| &*terms.alpn).unwrap_or_default()
+    }
+
+    /// How its refused clients are answered, where that differs from the proxy's way.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Answer> {
+        self.all()?.refusal
+    }
+
+    /// How many connections at once; 0 is no limit.
+    #[must_use]
+    pub fn max_connections(&self) -> u32 {
+        self.all().map_or(0, |terms| terms.max_connections)
+    }
+
+    fn all(&self) -> Option<&Terms> {
+        match &self.terms {
+            Stored::All(terms) => Some(terms),
+            Stored::None | Stored::End { .. } => None,
+        }
+    }
+
     /// Whether two versions lead to the same place in the same way, so that a live connection of
     /// the one may go on under the other.
     #[must_use]
     pub fn leads_like(&self, other: &Self) -> bool {
-        self.backends == other.backends && self.mode == other.mode
+        self.backends == other.backends && self.mode() == other.mode()
     }
 
     /// Whether a hello with these protocols may take the route.
     #[must_use]
     pub fn takes(&self, offered: &Alpn) -> bool {
-        self.alpn.is_empty()
-            || offered.iter().any(|name| self.alpn.iter().any(|own| own.as_ref() == name))
+        let asked = self.alpn();
+        asked.is_empty() || offered.iter().any(|name| asked.iter().any(|own| own.as_ref() == name))
+    }
+}
+
+impl From<Terms> for Stored {
+    fn from(terms: Terms) -> Self {
+        let expires_at = terms.lifetime.expires_at;
+        let lifetime = Lifetime { expires_at, ..Lifetime::default() };
+        if terms != (Terms { lifetime, ..Terms::default() }) {
+            return Self::All(Box::new(terms));
+        }
+        expires_at.map_or(Self::None, |end| Self::End {
+            second: end.as_second(),
+            nanosecond: end.subsec_nanosecond(),
+        })
     }
 }
 
@@ -156,6 +259,32 @@ mod tests {
         assert_eq!(lifetime.phase(last), Phase::Live);
         assert_eq!(Lifetime::default().phase(Timestamp::MAX), Phase::Live);
         assert_eq!(Lifetime::default().cut_at(), None);
+    }
+
+    #[test]
+    fn a_route_says_what_it_was_given_in_whichever_form_it_is_kept() {
+        let end = |text: &str| text.parse::<Timestamp>().ok();
+        let ends = [None, end("2026-12-24T00:00:00.5Z"), end("1969-12-31T23:59:59.7Z")];
+        for expires_at in ends.into_iter().chain([Some(Timestamp::MAX), Some(Timestamp::MIN)]) {
+            for max_connections in [0, 7] {
+                let lifetime = Lifetime { expires_at, ..Lifetime::default() };
+                let terms = Terms { lifetime, max_connections, ..Terms::default() };
+                let route = Route::new("id".into(), Few::default(), Few::default(), terms.clone());
+                assert_eq!(route.lifetime(), lifetime);
+                assert_eq!(route.max_connections(), max_connections);
+                assert_eq!(route.app(), None);
+                assert_eq!(route, Route::new("id".into(), vec![], vec![], terms));
+            }
+        }
+    }
+
+    #[test]
+    fn a_million_plain_routes_fit() {
+        assert!(size_of::<Route>() <= 88, "{}", size_of::<Route>());
+        let hosts: Pattern = "a.test".parse().unwrap();
+        let route = Route::new("a.test".into(), vec![hosts], vec![], Terms::default());
+        let Some(Pattern::Exact(name)) = route.hosts.first() else { panic!("{route:?}") };
+        assert!(Arc::ptr_eq(&route.id, &name.shared()));
     }
 
     #[test]

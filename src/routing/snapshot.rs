@@ -6,30 +6,51 @@
 //! never falls through to somebody else's wildcard. An exact name costs one hash lookup, a
 //! wildcard at most two for each label. Both the data path and `explain` ask here.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
+use std::hash::BuildHasher;
 use std::sync::Arc;
+
+use hashbrown::HashTable;
 
 use crate::clock::Timestamp;
 use crate::hostname::{Hostname, Pattern};
+use crate::routing::claims::{Claims, Passage, Written};
 use crate::routing::expiry::Calendar;
+use crate::routing::names::{Hasher, Names};
 use crate::routing::route::{Claim, Origin, Phase, Route};
 use crate::wire::client_hello::Alpn;
-
-/// Keys are the operator's, not an attacker's: a fast hash will do.
-type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// An immutable set of routes.
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    exact: Map<Hostname, Slot>,
-    one_label: Map<Hostname, Slot>,
-    any_depth: Map<Hostname, Slot>,
-    by_id: Map<Arc<str>, Claim>,
+    exact: Names,
+    one_label: Names,
+    any_depth: Names,
+    /// Where each route is written, by its id.
+    ids: HashTable<Spot>,
+    hasher: Hasher,
+    claims: Claims,
+    /// Whether every claim is in: then each passage stands here whole.
+    is_whole: bool,
     calendar: Calendar,
 }
 
-/// The routes under one pattern: those with `alpn` first.
-type Slot = Vec<Arc<Route>>;
+/// Which passage, and which of the routes there.
+#[derive(Debug, Clone, Copy)]
+struct Spot {
+    passage: u32,
+    at: u32,
+}
+
+impl Spot {
+    fn passage(self, claims: &Claims) -> Option<&Passage> {
+        claims.passages().get(usize::try_from(self.passage).ok()?)
+    }
+
+    fn written(self, claims: &Claims) -> Option<&Written> {
+        self.passage(claims)?.written().get(usize::try_from(self.at).ok()?)
+    }
+}
 
 /// Why a hello finds no live route.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,20 +87,55 @@ pub enum Conflict {
 }
 
 impl Snapshot {
-    /// Builds a snapshot. Claims go in by order; each that conflicts with an earlier one is left
-    /// out whole and reported.
+    /// Builds a snapshot of claims that follow upon no others: see [`Snapshot::after`].
     #[must_use]
     pub fn build(claims: impl IntoIterator<Item = Claim>) -> (Self, Vec<(Claim, Conflict)>) {
-        let mut snapshot = Self::default();
+        Self::after(&Self::default(), &claims.into_iter().collect())
+    }
+
+    /// Builds the snapshot that follows upon an older one. First go in those claims whose ids the
+    /// older one has, then the others, each time in their order; one that conflicts with what is in
+    /// already is left out whole and reported.
+    #[must_use]
+    pub fn after(old: &Self, claims: &Claims) -> (Self, Vec<(Claim, Conflict)>) {
+        let mut snapshot = Self { claims: claims.clone(), ..Self::default() };
+        // Nearly all routes have one name, and that without a wildcard.
+        snapshot.exact.reserve(claims.len());
+        snapshot.ids.reserve(claims.len(), |_| 0);
         let mut conflicts = Vec::new();
-        for claim in claims {
-            match snapshot.conflict(&claim) {
-                Some(conflict) => conflicts.push((claim, conflict)),
-                None => snapshot.insert(claim),
+        let mut newcomers = Vec::new();
+        let known = old.whole_passages();
+        for (passage, spots) in claims.passages().iter().zip(0..) {
+            let is_known = old.is_empty() || known.contains(&passage.address());
+            for (written, at) in passage.written().iter().zip(0..) {
+                let spot = Spot { passage: spots, at };
+                if is_known || old.by_id(&written.route.id).is_some() {
+                    conflicts.extend(snapshot.admit(passage, written, spot));
+                } else {
+                    newcomers.push((passage, written, spot));
+                }
             }
         }
-        snapshot.calendar = Calendar::new(snapshot.claims().map(|claim| &claim.route));
+        for (passage, written, spot) in newcomers {
+            conflicts.extend(snapshot.admit(passage, written, spot));
+        }
+        snapshot.exact.shrink();
+        snapshot.is_whole = conflicts.is_empty();
+        snapshot.calendar = Calendar::new(snapshot.routes(), snapshot.len());
         (snapshot, conflicts)
+    }
+
+    /// The addresses of the passages of which every claim is in.
+    #[must_use]
+    pub fn whole_passages(&self) -> HashSet<usize, Hasher> {
+        let all = if self.is_whole { self.claims.passages() } else { &[] };
+        all.iter().map(Passage::address).collect()
+    }
+
+    /// The passages that it was built of, with claims that were left out.
+    #[must_use]
+    pub fn passages(&self) -> &[Passage] {
+        self.claims.passages()
     }
 
     /// When its routes begin and end.
@@ -99,7 +155,7 @@ impl Snapshot {
         now: Timestamp,
     ) -> Result<&Arc<Route>, Miss> {
         let route = self.find(name, alpn).ok_or(Miss::Unknown)?;
-        match route.lifetime.phase(now) {
+        match route.lifetime().phase(now) {
             Phase::Live => Ok(route),
             Phase::NotYet => Err(Miss::NotYet(Arc::clone(route))),
             Phase::Expired => Err(Miss::Expired(Arc::clone(route))),
@@ -109,98 +165,121 @@ impl Snapshot {
     /// The most specific route that covers the name with these protocols, live or not.
     #[must_use]
     pub fn find(&self, name: &Hostname, alpn: &Alpn) -> Option<&Arc<Route>> {
-        if let Some(route) = pick(self.exact.get(name), alpn) {
+        if let Some(route) = self.exact.pick(name.as_str(), alpn) {
             return Some(route);
         }
         if self.one_label.is_empty() && self.any_depth.is_empty() {
             return None;
         }
         name.parents().enumerate().find_map(|(above, parent)| {
-            let one_label = if above == 0 { self.one_label.get(parent) } else { None };
-            pick(one_label, alpn).or_else(|| pick(self.any_depth.get(parent), alpn))
+            let one_label = if above == 0 { self.one_label.pick(parent, alpn) } else { None };
+            one_label.or_else(|| self.any_depth.pick(parent, alpn))
         })
     }
 
-    /// The route with this id, and where it was written.
+    /// The route with this id.
     #[must_use]
-    pub fn by_id(&self, id: &str) -> Option<&Claim> {
-        self.by_id.get(id)
+    pub fn by_id(&self, id: &str) -> Option<&Written> {
+        self.spot(id)?.written(&self.claims)
+    }
+
+    /// Where the route with this id was written.
+    #[must_use]
+    pub fn origin(&self, id: &str) -> Option<Origin> {
+        let spot = self.spot(id)?;
+        Some(spot.passage(&self.claims)?.origin(spot.written(&self.claims)?))
     }
 
     /// All routes, in no order.
-    pub fn claims(&self) -> impl Iterator<Item = &Claim> {
-        self.by_id.values()
+    pub fn claims(&self) -> impl Iterator<Item = &Written> {
+        // As they lie in memory, where possible.
+        let whole = if self.is_whole { self.claims.passages() } else { &[] };
+        let some = (!self.is_whole).then(|| self.ids.iter());
+        let some = some.into_iter().flatten().filter_map(|spot| spot.written(&self.claims));
+        whole.iter().flat_map(Passage::written).chain(some)
+    }
+
+    fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.claims().map(|written| &written.route)
     }
 
     /// How many routes there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.by_id.len()
+        self.ids.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
+        self.ids.is_empty()
     }
 
-    fn slot(&self, pattern: &Pattern) -> Option<&Slot> {
+    fn spot(&self, id: &str) -> Option<Spot> {
+        let is_it = |spot: &Spot| id_at(&self.claims, *spot) == id;
+        self.ids.find(self.hasher.hash_one(id), is_it).copied()
+    }
+
+    fn names(&self, pattern: &Pattern) -> &Names {
         match pattern {
-            Pattern::Exact(name) => self.exact.get(name),
-            Pattern::OneLabel(suffix) => self.one_label.get(suffix),
-            Pattern::AnyDepth(suffix) => self.any_depth.get(suffix),
+            Pattern::Exact(_) => &self.exact,
+            Pattern::OneLabel(_) => &self.one_label,
+            Pattern::AnyDepth(_) => &self.any_depth,
         }
     }
 
-    fn conflict(&self, claim: &Claim) -> Option<Conflict> {
-        let route = &claim.route;
-        if let Some(first) = self.by_id.get(&route.id) {
-            return Some(Conflict::Id { id: route.id.clone(), first: first.origin.clone() });
+    fn names_mut(&mut self, pattern: &Pattern) -> &mut Names {
+        match pattern {
+            Pattern::Exact(_) => &mut self.exact,
+            Pattern::OneLabel(_) => &mut self.one_label,
+            Pattern::AnyDepth(_) => &mut self.any_depth,
+        }
+    }
+
+    fn conflict(&self, route: &Route) -> Option<Conflict> {
+        if let Some(first) = self.origin(&route.id) {
+            return Some(Conflict::Id { id: route.id.clone(), first });
         }
         route.hosts.iter().find_map(|pattern| {
-            let owner = self.slot(pattern)?.iter().find(|owner| overlap(owner, route))?;
-            let first = self.by_id.get(&owner.id)?.origin.clone();
+            let owners = self.names(pattern).owners(pattern.name().as_str());
+            let owner = owners.iter().find(|owner| overlap(owner, route))?;
+            let first = self.origin(&owner.id)?;
             Some(Conflict::Pattern { pattern: pattern.clone(), id: owner.id.clone(), first })
         })
     }
 
-    fn insert(&mut self, claim: Claim) {
-        for pattern in &claim.route.hosts {
-            let (map, key) = match pattern {
-                Pattern::Exact(name) => (&mut self.exact, name),
-                Pattern::OneLabel(suffix) => (&mut self.one_label, suffix),
-                Pattern::AnyDepth(suffix) => (&mut self.any_depth, suffix),
-            };
-            let slot = map.entry(key.clone()).or_insert_with(|| Vec::with_capacity(1));
-            // A route that names one pattern twice owns it once.
-            if !slot.iter().any(|owner| Arc::ptr_eq(owner, &claim.route)) {
-                slot.push(Arc::clone(&claim.route));
-                slot.sort_by_key(|route| route.alpn.is_empty());
-            }
+    /// Puts a claim in, or says why it stays out.
+    fn admit(
+        &mut self,
+        passage: &Passage,
+        written: &Written,
+        spot: Spot,
+    ) -> Option<(Claim, Conflict)> {
+        let route = &written.route;
+        if let Some(conflict) = self.conflict(route) {
+            return Some((passage.claim(written), conflict));
         }
-        self.by_id.insert(claim.route.id.clone(), claim);
+        for (pattern, host) in route.hosts.iter().zip(0..) {
+            self.names_mut(pattern).add(pattern.name(), route, host);
+        }
+        let Self { ids, claims, hasher, .. } = self;
+        let rehash = |spot: &Spot| hasher.hash_one(id_at(claims, *spot));
+        ids.insert_unique(hasher.hash_one(&*route.id), spot, rehash);
+        None
     }
+}
+
+fn id_at(claims: &Claims, spot: Spot) -> &str {
+    spot.written(claims).map_or("", |written| &*written.route.id)
 }
 
 /// Whether one hello could take either route under the same pattern without a rule to choose.
 fn overlap(one: &Route, other: &Route) -> bool {
-    if one.alpn.is_empty() || other.alpn.is_empty() {
-        return one.alpn.is_empty() && other.alpn.is_empty();
+    let (own, theirs) = (one.alpn(), other.alpn());
+    if own.is_empty() || theirs.is_empty() {
+        return own.is_empty() && theirs.is_empty();
     }
-    one.alpn.iter().any(|name| other.alpn.contains(name))
-}
-
-/// The route of a slot that a hello takes: by the client's first protocol that one asks for, else
-/// the one that asks for none.
-fn pick<'a>(slot: Option<&'a Slot>, alpn: &Alpn) -> Option<&'a Arc<Route>> {
-    let slot = slot?;
-    let last = slot.last()?;
-    if slot.len() == 1 {
-        return last.takes(alpn).then_some(last);
-    }
-    let asks_for =
-        |name: &[u8]| slot.iter().find(|route| route.alpn.iter().any(|own| own.as_ref() == name));
-    alpn.iter().find_map(asks_for).or_else(|| last.alpn.is_empty().then_some(last))
+    own.iter().any(|name| theirs.contains(name))
 }
 
 impl std::borrow::Borrow<str> for Hostname {

@@ -1,13 +1,17 @@
 //! The table: one writer publishes whole snapshots, any number of readers see the newest.
 //!
 //! A [`Reader`] keeps the snapshot that it saw last and compares one atomic number at each use, so
-//! that the path of a connection takes no lock unless the table has just changed. There is one
-//! [`Publisher`] and it cannot be cloned: revisions only rise, and no reader sees an older one
-//! after a newer one.
+//! that the path of a connection takes no lock that anybody else holds unless the table has just
+//! changed. There is one [`Publisher`] and it cannot be cloned: revisions only rise, and no reader
+//! sees an older one after a newer one, nor after another reader saw a newer one.
+//!
+//! Freeing a snapshot of a million routes takes a fifth of a second, and a reader that has nothing
+//! to do would keep it for hours. So the publisher itself puts the new snapshot into the hands of
+//! every reader, and only then lets go of the old one: no reader is ever the last to hold it.
 
-use std::cell::RefCell;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::watch;
 
@@ -26,6 +30,8 @@ pub struct Revised {
 struct Shared {
     revision: AtomicU64,
     current: Mutex<Revised>,
+    /// What each reader holds.
+    hands: Mutex<Vec<Weak<Mutex<Revised>>>>,
     changes: watch::Sender<u64>,
 }
 
@@ -45,7 +51,21 @@ pub struct Publisher {
 #[derive(Debug)]
 pub struct Reader {
     shared: Arc<Shared>,
-    seen: RefCell<Revised>,
+    /// Locked by this thread, and for a moment by the publisher after each publication.
+    hand: Arc<Mutex<Revised>>,
+}
+
+/// A look at the newest snapshot. The publisher waits for its end, so it must be short; a thread
+/// must not take a second one from the same reader meanwhile.
+#[derive(Debug)]
+pub struct Look<'a>(MutexGuard<'a, Revised>);
+
+impl Deref for Look<'_> {
+    type Target = Revised;
+
+    fn deref(&self) -> &Revised {
+        &self.0
+    }
 }
 
 /// Makes an empty table.
@@ -55,14 +75,33 @@ pub fn table() -> (Publisher, Table) {
     let shared = Arc::new(Shared {
         revision: AtomicU64::new(0),
         current: Mutex::new(empty),
+        hands: Mutex::default(),
         changes: watch::channel(0).0,
     });
     (Publisher { shared: Arc::clone(&shared) }, Table { shared })
 }
 
+/// Nothing that is locked here can be left half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Shared {
     fn current(&self) -> Revised {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.current).clone()
+    }
+
+    /// Puts what is newest into the hands of every reader that holds something older.
+    fn hand_out(&self, newest: &Revised) {
+        let mut hands = lock(&self.hands);
+        hands.retain(|hand| {
+            let Some(hand) = hand.upgrade() else { return false };
+            let mut held = lock(&hand);
+            if held.revision < newest.revision {
+                *held = newest.clone();
+            }
+            true
+        });
     }
 }
 
@@ -70,17 +109,19 @@ impl Publisher {
     /// Puts a snapshot in the place of the one before and gives its revision.
     pub fn publish(&mut self, snapshot: Snapshot) -> u64 {
         let fresh = Arc::new(snapshot);
-        let (revision, old) = {
-            let mut current = self.shared.current.lock().unwrap_or_else(PoisonError::into_inner);
-            let revision = current.revision + 1;
-            let next = Revised { revision, snapshot: fresh };
-            (revision, std::mem::replace(&mut *current, next))
+        let (newest, old) = {
+            let mut current = lock(&self.shared.current);
+            let newest = Revised { revision: current.revision + 1, snapshot: fresh };
+            let old = std::mem::replace(&mut *current, newest.clone());
+            // Within the lock: whoever reads this number finds at least that snapshot.
+            self.shared.revision.store(newest.revision, Ordering::Release);
+            (newest, old)
         };
-        self.shared.revision.store(revision, Ordering::Release);
-        // Freeing a large table takes long: after the new one is in sight, and outside the lock.
+        self.shared.changes.send_replace(newest.revision);
+        self.shared.hand_out(&newest);
+        // Now nobody on the path of a connection holds it.
         drop(old);
-        self.shared.changes.send_replace(revision);
-        revision
+        newest.revision
     }
 }
 
@@ -88,7 +129,11 @@ impl Table {
     /// A view for one thread.
     #[must_use]
     pub fn reader(&self) -> Reader {
-        Reader { shared: Arc::clone(&self.shared), seen: RefCell::new(self.shared.current()) }
+        let mut hands = lock(&self.shared.hands);
+        // Within the lock: a publication from here on finds this reader.
+        let hand = Arc::new(Mutex::new(self.shared.current()));
+        hands.push(Arc::downgrade(&hand));
+        Reader { shared: Arc::clone(&self.shared), hand }
     }
 
     /// The newest snapshot, for those who ask rarely.
@@ -105,14 +150,14 @@ impl Table {
 }
 
 impl Reader {
-    /// The newest snapshot. Lock-free unless the table changed since the last call.
+    /// The newest snapshot.
     #[must_use]
-    pub fn current(&self) -> Revised {
-        let mut seen = self.seen.borrow_mut();
-        if self.shared.revision.load(Ordering::Acquire) != seen.revision {
-            *seen = self.shared.current();
+    pub fn current(&self) -> Look<'_> {
+        let mut held = lock(&self.hand);
+        if self.shared.revision.load(Ordering::Acquire) != held.revision {
+            *held = self.shared.current();
         }
-        seen.clone()
+        Look(held)
     }
 
     /// The newest revision.
@@ -147,13 +192,38 @@ mod tests {
     }
 
     #[test]
-    fn an_old_snapshot_is_freed_when_its_last_reader_moves_on() {
+    fn an_old_snapshot_is_freed_although_its_readers_do_nothing() {
+        let (mut publisher, table) = table();
+        let readers = [table.reader(), table.reader()];
+        let old = Arc::downgrade(&readers[0].current().snapshot);
+        publisher.publish(Snapshot::default());
+        assert!(old.upgrade().is_none());
+        assert!(readers.iter().all(|reader| reader.current().revision == 1));
+    }
+
+    #[test]
+    fn a_snapshot_that_is_being_looked_at_is_freed_by_the_publisher_afterwards() {
         let (mut publisher, table) = table();
         let reader = table.reader();
-        let old = Arc::downgrade(&reader.current().snapshot);
-        publisher.publish(Snapshot::default());
-        assert!(old.upgrade().is_some());
-        assert_eq!(reader.current().revision, 1);
+        let look = reader.current();
+        let old = Arc::downgrade(&look.snapshot);
+        let publishing = std::thread::spawn(move || publisher.publish(Snapshot::default()));
+        // In force while the look goes on, and the publisher has its hand on the old one.
+        while table.current().revision < 1 {
+            std::thread::yield_now();
+        }
+        assert!(Arc::strong_count(&look.snapshot) >= 2);
+        drop(look);
+        assert_eq!(publishing.join().unwrap(), 1);
         assert!(old.upgrade().is_none());
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_is_forgotten() {
+        let (mut publisher, table) = table();
+        drop(table.reader());
+        let _stays = table.reader();
+        publisher.publish(Snapshot::default());
+        assert_eq!(table.shared.hands.lock().unwrap().len(), 1);
     }
 }

@@ -13,11 +13,12 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::routing::route::Claim;
+use crate::routing::claims::{Claims, Passage, Written};
+use crate::routing::route::Origin;
 use crate::source::fault::{Fault, FaultKind};
 use crate::source::keys::{self, KEYS, Slips};
 use crate::source::pieces::{MAX_PIECE, Piece, pieces};
-use crate::source::place::Text;
+use crate::source::place::{Place, Text};
 
 /// Faults that are kept of one text. Who has more mends them by a program, not one by one.
 const MAX_FAULTS: usize = 1000;
@@ -29,7 +30,7 @@ const MAX_RECOVERED: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub struct Document {
     /// The good routes, in the order of the text.
-    pub claims: Vec<Claim>,
+    pub claims: Claims,
     /// All that is wrong, in the order of the text.
     pub faults: Vec<Fault>,
     /// How many routes were left out for that.
@@ -41,41 +42,91 @@ pub struct Document {
 /// Reads a text; `source` is what its places are told under.
 #[must_use]
 pub fn read(source: &Arc<str>, text: &str) -> Document {
-    let mut reader = Reader {
-        lines: Text::new(source, text),
-        claims: Vec::new(),
-        faults: Vec::new(),
-        untold: 0,
-        left_out: 0,
+    // A text is cut between characters only.
+    let pages: Vec<Page> = pieces(text).flat_map(|piece| page(source, &piece)).collect();
+    bind(pages.iter())
+}
+
+/// What one piece of a text says.
+#[derive(Debug, Clone)]
+pub(super) struct Page {
+    /// Its good routes.
+    pub(super) passage: Passage,
+    /// All that is wrong, as far as it is kept.
+    pub(super) faults: Vec<Fault>,
+    /// How many more faults there are.
+    untold: usize,
+    left_out: usize,
+    /// Where it ends, if more is wrong than is kept.
+    end: Option<Place>,
+    /// Whether nothing in it keeps routes from being told apart.
+    is_toml: bool,
+}
+
+/// A piece that is no text.
+#[derive(Debug)]
+pub(super) struct NotUtf8 {
+    /// The offset of the byte that belongs to no character.
+    pub(super) offset: usize,
+    /// Where that is.
+    pub(super) place: Place,
+}
+
+/// Reads one piece of a text.
+pub(super) fn page(source: &Arc<str>, piece: &Piece) -> Result<Page, NotUtf8> {
+    let valid = str::from_utf8(&piece.bytes).unwrap_or_else(|error| {
+        let good = piece.bytes.get(..error.valid_up_to()).unwrap_or_default();
+        str::from_utf8(good).unwrap_or_default()
+    });
+    let lines = Text::new(source, valid).below(piece.above);
+    let is_too_long = piece.length > MAX_PIECE;
+    if valid.len() < piece.bytes.len() && !is_too_long {
+        let place = lines.place(valid.len()..valid.len());
+        return Err(NotUtf8 { offset: piece.base + valid.len(), place });
+    }
+    let mut reader = Reader::new(lines, piece.above);
+    let parsed = if is_too_long {
+        let kind = FaultKind::TooLong { bytes: piece.length, most: MAX_PIECE };
+        Err((0..0, kind))
+    } else {
+        parse(valid)
     };
-    let mut breaches = Vec::new();
-    for piece in pieces(text) {
-        match parse(piece) {
-            // What comes behind a breach may be no fault at all, once that is mended.
-            Ok(_) if !breaches.is_empty() => {}
-            Ok((table, slips)) => reader.take(piece.base, &table, &slips),
-            Err(breach) => breaches.push(breach),
-        }
+    let breach = parsed.map(|(table, slips)| reader.take(&table, &slips)).err();
+    let is_toml = breach.is_none();
+    if let Some((span, kind)) = breach {
+        reader.fault(span, kind);
     }
-    let parsed = breaches.is_empty();
-    if !parsed {
-        (reader.claims, reader.faults) = (Vec::new(), Vec::new());
-        (reader.untold, reader.left_out) = (0, 0);
-        for (span, kind) in breaches {
-            reader.fault(span, kind);
-        }
+    Ok(reader.finish(is_toml))
+}
+
+/// Puts the pages of a text together. If one of them is no TOML, nothing counts but that: what
+/// comes behind a breach may be no fault at all, once that is mended.
+pub(super) fn bind<'a>(pages: impl Iterator<Item = &'a Page> + Clone) -> Document {
+    let parsed = pages.clone().all(|page| page.is_toml);
+    let counted = pages.filter(|page| parsed || !page.is_toml);
+    let mut document = Document { parsed, ..Document::default() };
+    let mut untold = 0;
+    let mut end = None;
+    for page in counted.clone().filter(|page| !page.faults.is_empty()) {
+        document.left_out += page.left_out;
+        let room = MAX_FAULTS - document.faults.len();
+        document.faults.extend(page.faults.iter().take(room).cloned());
+        untold += page.faults.len().saturating_sub(room) + page.untold;
+        end = page.end.clone().or(end);
     }
-    reader.finish(parsed)
+    if untold > 0 {
+        let place = end.or_else(|| document.faults.last().map(|fault| fault.place.clone()));
+        document.faults.extend(place.map(|place| Fault { place, kind: FaultKind::Untold(untold) }));
+    }
+    if parsed {
+        document.claims = counted.map(|page| page.passage.clone()).collect();
+    }
+    document
 }
 
 type Parsed<'a> = Spanned<DeTable<'a>>;
 
-fn parse(piece: Piece<'_>) -> Result<(Parsed<'_>, Slips), (Range<usize>, FaultKind)> {
-    let Piece { base, text } = piece;
-    if text.len() > MAX_PIECE {
-        let kind = FaultKind::TooLong { bytes: text.len(), most: MAX_PIECE };
-        return Err((base..base, kind));
-    }
+fn parse(text: &str) -> Result<(Parsed<'_>, Slips), (Range<usize>, FaultKind)> {
     let error = match DeTable::parse(text) {
         Ok(table) => return Ok((table, Slips::new())),
         Err(error) => error,
@@ -103,10 +154,7 @@ fn parse(piece: Piece<'_>) -> Result<(Parsed<'_>, Slips), (Range<usize>, FaultKi
     }
     match breach {
         None => Ok((table, slips)),
-        Some((span, message)) => {
-            let span = base + span.start..base + span.end;
-            Err((span, FaultKind::NotToml(message.to_owned())))
-        }
+        Some((span, message)) => Err((span, FaultKind::NotToml(message.to_owned()))),
     }
 }
 
@@ -134,13 +182,19 @@ fn scalars(table: &Parsed<'_>, text: &str) -> BTreeMap<usize, usize> {
 
 struct Reader<'a> {
     lines: Text<'a>,
-    claims: Vec<Claim>,
+    above: u32,
+    written: Vec<Written>,
     faults: Vec<Fault>,
     untold: usize,
     left_out: usize,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn new(lines: Text<'a>, above: u32) -> Self {
+        let (written, faults) = (Vec::new(), Vec::new());
+        Self { lines, above, written, faults, untold: 0, left_out: 0 }
+    }
+
     fn fault(&mut self, span: Range<usize>, kind: FaultKind) {
         if self.faults.len() < MAX_FAULTS {
             self.faults.push(Fault { place: self.lines.place(span), kind });
@@ -149,11 +203,12 @@ impl Reader<'_> {
         }
     }
 
-    fn take(&mut self, base: usize, table: &Parsed<'_>, slips: &Slips) {
+    fn take(&mut self, table: &Parsed<'_>, slips: &Slips) {
         for (key, value) in table.get_ref() {
             let kind = match (key.get_ref().as_ref(), value.get_ref()) {
                 ("route", DeValue::Array(routes)) => {
-                    routes.iter().for_each(|route| self.route(base, route, slips));
+                    self.written.reserve_exact(routes.len());
+                    routes.iter().for_each(|route| self.route(route, slips));
                     continue;
                 }
                 ("route", _) => FaultKind::NotAList,
@@ -162,41 +217,40 @@ impl Reader<'_> {
                     None => FaultKind::UnknownTable(other.to_owned()),
                 },
             };
-            let Range { start, end } = key.span();
-            self.fault(base + start..base + end, kind);
+            self.fault(key.span(), kind);
         }
     }
 
-    fn route(&mut self, base: usize, value: &Spanned<DeValue<'_>>, slips: &Slips) {
+    fn route(&mut self, value: &Spanned<DeValue<'_>>, slips: &Slips) {
         let DeValue::Table(table) = value.get_ref() else {
-            let Range { start, end } = value.span();
-            return self.fault(base + start..base + end, FaultKind::NotAList);
+            return self.fault(value.span(), FaultKind::NotAList);
         };
-        let origin = self.lines.origin(base + value.span().start);
-        let whereabouts = |offset: usize| self.lines.origin(base + offset);
+        let Origin { line, column, .. } = self.lines.origin(value.span().start);
+        let whereabouts = |offset: usize| self.lines.origin(offset);
         match keys::read(table, &value.span(), slips, &whereabouts) {
-            Ok(route) => self.claims.push(Claim { route: Arc::new(route), origin }),
+            Ok(route) => {
+                let line = line.saturating_sub(self.above);
+                self.written.push(Written { route: Arc::new(route), line, column });
+            }
             Err(faults) => {
                 self.left_out += 1;
                 for (span, kind) in faults {
-                    self.fault(base + span.start..base + span.end, kind);
+                    self.fault(span, kind);
                 }
             }
         }
     }
 
-    fn finish(mut self, parsed: bool) -> Document {
+    fn finish(mut self, is_toml: bool) -> Page {
         // Keys come out of a table by the alphabet.
         let position = |fault: &Fault| (fault.place.origin.line, fault.place.origin.column);
         if !self.faults.is_sorted_by_key(position) {
             self.faults.sort_by_key(position);
         }
-        if self.untold > 0 {
-            let end = self.lines.place(usize::MAX..usize::MAX);
-            self.faults.push(Fault { place: end, kind: FaultKind::Untold(self.untold) });
-        }
-        let Self { claims, faults, left_out, .. } = self;
-        Document { claims, faults, left_out, parsed }
+        let end = (self.untold > 0).then(|| self.lines.place(usize::MAX..usize::MAX));
+        let passage = Passage::new(self.lines.source(), self.above, self.written);
+        let Self { faults, untold, left_out, .. } = self;
+        Page { passage, faults, untold, left_out, end, is_toml }
     }
 }
 
@@ -243,12 +297,13 @@ hosts = ["**.plain.test"]
         let document = reading(FULL);
         assert_eq!(told(&document), Vec::<String>::new());
         assert!(document.parsed);
-        let [full, plain] = document.claims.as_slice() else { panic!("{:?}", document.claims) };
+        let claims: Vec<_> = document.claims.iter().collect();
+        let [full, plain] = claims.as_slice() else { panic!("{claims:?}") };
         assert_eq!(full.origin.to_string(), "r.toml:2:1");
-        let Route { id, hosts, backends, lifetime, app, mode, alpn, refusal, max_connections } =
-            &*full.route;
+        let Route { id, hosts, backends, .. } = &*full.route;
+        let app = full.route.app().map(|app| &**app);
         assert_eq!(
-            (&**id, app.as_deref(), *mode),
+            (&**id, app, full.route.mode()),
             ("shop", Some("project/name"), Mode::Passthrough)
         );
         let hosts: Vec<_> = hosts.iter().map(ToString::to_string).collect();
@@ -258,11 +313,16 @@ hosts = ["**.plain.test"]
             ["10.1.2.3:27283", "[2001:db8::1]:443", "app.internal:8443", "unix:/run/app.sock"];
         assert_eq!(backends, all);
         let at = |text: &str| Some(text.parse::<Timestamp>().unwrap());
+        let lifetime = full.route.lifetime();
         assert_eq!(lifetime.expires_at, at("2026-12-24T00:00:00.5Z"));
         assert_eq!(lifetime.not_before, at("2026-11-24T00:00:00Z"));
         assert_eq!(lifetime.grace.as_secs(), 5400);
-        assert_eq!(alpn.iter().map(|name| &**name).collect::<Vec<_>>(), [b"acme-tls/1"]);
-        assert_eq!((*refusal, *max_connections), (Some(Answer::CloseNotify), 1000));
+        assert_eq!(
+            full.route.alpn().iter().map(|name| &**name).collect::<Vec<_>>(),
+            [b"acme-tls/1"]
+        );
+        assert_eq!(full.route.refusal(), Some(Answer::CloseNotify));
+        assert_eq!(full.route.max_connections(), 1000);
         assert_eq!(
             (&*plain.route.id, plain.origin.to_string()),
             ("**.plain.test", "r.toml:15:1".into())
@@ -361,7 +421,7 @@ hosts = ["**.plain.test"]
             assert!(told[0].starts_with(&format!("r.toml:{at}: ")), "{line}: {told:?}");
             assert!(told[0].contains(words), "{line}: {told:?}");
             assert_eq!(document.faults[0].place.line_text, *line);
-            let ids: Vec<_> = document.claims.iter().map(|claim| &*claim.route.id).collect();
+            let ids: Vec<_> = document.claims.routes().map(|route| &*route.id).collect();
             assert_eq!(ids, ["good.test"], "{line}");
             assert!(document.parsed);
         }
@@ -406,7 +466,7 @@ id = "neither"
         for (told, expected) in told.iter().zip(expected) {
             assert!(told.starts_with(&format!("r.toml:{expected}")), "{told} / {expected}");
         }
-        assert_eq!(document.claims, []);
+        assert!(document.claims.is_empty());
     }
 
     #[test]
@@ -508,7 +568,7 @@ id = "neither"
         assert!(pieces(&text).count() > 2);
         let document = reading(&text);
         assert_eq!(document.claims.len(), 2_997);
-        for claim in &document.claims {
+        for claim in document.claims.iter() {
             let id: u32 = claim.route.id.trim_start_matches('ä').parse().unwrap();
             assert_eq!((claim.origin.line, claim.origin.column), (id * 4 + 2, 1));
         }
@@ -531,7 +591,10 @@ id = "neither"
         let document = reading(&text);
         assert_eq!(document.faults.len(), 1);
         assert!(told(&document)[0].ends_with("`h7.test` is already listed at r.toml:3:87"));
-        assert_eq!(reading(&text.replace("H7", "new")).claims[0].route.hosts.len(), 50_001);
+        assert_eq!(
+            reading(&text.replace("H7", "new")).claims.routes().next().unwrap().hosts.len(),
+            50_001
+        );
     }
 
     /// What must hold of whatever is read.
@@ -545,8 +608,8 @@ id = "neither"
             assert!(!fault.kind.to_string().contains(char::is_control), "{fault:?}");
             assert!(!fault.place.line_text.contains(|c: char| c.is_control() && c != '\t'));
         }
-        for claim in &document.claims {
-            assert!(!claim.route.hosts.is_empty() && !claim.route.backends.is_empty());
+        for route in document.claims.routes() {
+            assert!(!route.hosts.is_empty() && !route.backends.is_empty());
         }
     }
 

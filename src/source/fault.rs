@@ -239,6 +239,12 @@ pub enum FaultKind {
         /// How many of its routes stay.
         kept: usize,
     },
+    /// A file that does not stay the same for as long as it takes to read it.
+    #[error("was written to each time it was read{}; write a new file and rename it", Kept(*kept))]
+    Unsettled {
+        /// How many of its routes stay.
+        kept: usize,
+    },
     /// A file without a byte that had routes before.
     #[error("is empty, which looks half-written{}{}", Kept(*kept), remedy(*kept))]
     Hollow {
@@ -369,6 +375,11 @@ mod tests {
             FaultKind::Hollow { kept: 2 }.to_string(),
             "is empty, which looks half-written; the last good 2 routes stay (to remove every \
              route, leave a comment in the file)"
+        );
+        assert_eq!(
+            FaultKind::Unsettled { kept: 2 }.to_string(),
+            "was written to each time it was read; the last good 2 routes stay; write a new file \
+             and rename it"
         );
         let why = Errno::LOOP;
         assert!(FaultKind::Unreadable { why, kept: 1 }.to_string().contains("symbolic links"));

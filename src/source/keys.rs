@@ -16,7 +16,7 @@ use crate::clock::Timestamp;
 use crate::endpoint::Endpoint;
 use crate::hostname::{HostnameError, MAX_NAME, Pattern};
 use crate::nearest::nearest;
-use crate::routing::route::{Lifetime, Mode, Origin, Route};
+use crate::routing::route::{Lifetime, Mode, Origin, Route, Terms};
 use crate::source::fault::FaultKind;
 use crate::source::instant;
 use crate::units::Period;
@@ -78,34 +78,22 @@ pub(super) fn read(
 /// A route in the making.
 #[derive(Default)]
 struct Draft {
+    id: Option<Arc<str>>,
     hosts: Vec<Pattern>,
     backends: Vec<Endpoint>,
-    lifetime: Lifetime,
-    id: Option<Arc<str>>,
-    app: Option<Arc<str>>,
-    mode: Mode,
+    terms: Terms,
     alpn: Vec<Box<[u8]>>,
-    refusal: Option<Answer>,
-    max_connections: u32,
 }
 
 impl Draft {
     fn finish(self) -> Option<Route> {
-        let id = match self.id {
-            Some(id) => id,
-            None => self.hosts.first()?.to_string().into(),
+        let id = match (self.id, self.hosts.first()?) {
+            (Some(id), _) => id,
+            (None, Pattern::Exact(name)) => name.shared(),
+            (None, wildcard) => wildcard.to_string().into(),
         };
-        Some(Route {
-            id,
-            hosts: self.hosts.into(),
-            backends: self.backends.into(),
-            lifetime: self.lifetime,
-            app: self.app,
-            mode: self.mode,
-            alpn: self.alpn.into(),
-            refusal: self.refusal,
-            max_connections: self.max_connections,
-        })
+        let terms = Terms { alpn: self.alpn.into(), ..self.terms };
+        Some(Route::new(id, self.hosts, self.backends, terms))
     }
 }
 
@@ -128,11 +116,15 @@ impl Reading<'_> {
         match key {
             "hosts" => self.hosts(value),
             "backends" => self.backends(value),
-            "expires_at" => self.draft.lifetime.expires_at = self.instant("expires_at", value),
-            "not_before" => self.draft.lifetime.not_before = self.instant("not_before", value),
+            "expires_at" => {
+                self.draft.terms.lifetime.expires_at = self.instant("expires_at", value);
+            }
+            "not_before" => {
+                self.draft.terms.lifetime.not_before = self.instant("not_before", value);
+            }
             "grace" => self.grace(value),
             "id" => self.draft.id = self.label("id", value),
-            "app" => self.draft.app = self.label("app", value),
+            "app" => self.draft.terms.app = self.label("app", value),
             "mode" => self.mode(value),
             "alpn" => self.alpn(value),
             "refusal" => self.refusal(value),
@@ -172,7 +164,7 @@ impl Reading<'_> {
                 self.faults.push((header.clone(), FaultKind::Missing { key, example }));
             }
         }
-        let Lifetime { not_before, expires_at, .. } = self.draft.lifetime;
+        let Lifetime { not_before, expires_at, .. } = self.draft.terms.lifetime;
         if let (Some(start), Some(end)) = (not_before, expires_at)
             && end <= start
         {
@@ -264,7 +256,7 @@ impl Reading<'_> {
         let Some(text) = self.text("grace", value) else { return };
         match text.parse::<Period>() {
             Ok(period) => {
-                self.draft.lifetime.grace =
+                self.draft.terms.lifetime.grace =
                     SignedDuration::try_from(period.0).unwrap_or(SignedDuration::MAX);
             }
             Err(why) => self.fault(value, FaultKind::Period { key: "grace", why }),
@@ -284,7 +276,7 @@ impl Reading<'_> {
     fn mode(&mut self, value: &Value<'_>) {
         let Some(text) = self.text("mode", value) else { return };
         match text {
-            "passthrough" => self.draft.mode = Mode::Passthrough,
+            "passthrough" => self.draft.terms.mode = Mode::Passthrough,
             "terminate" => self.fault(value, FaultKind::NotSupported("mode = \"terminate\"")),
             other => self.unknown_word("mode", other, &MODES, value),
         }
@@ -293,7 +285,7 @@ impl Reading<'_> {
     fn refusal(&mut self, value: &Value<'_>) {
         let Some(text) = self.text("refusal", value) else { return };
         match Answer::from_word(text) {
-            Some(answer) => self.draft.refusal = Some(answer),
+            Some(answer) => self.draft.terms.refusal = Some(answer),
             None => self.unknown_word("refusal", text, &Answer::WORDS, value),
         }
     }
@@ -315,7 +307,7 @@ impl Reading<'_> {
             _ => None,
         };
         match number {
-            Some(number) => self.draft.max_connections = number,
+            Some(number) => self.draft.terms.max_connections = number,
             None => self.fault(
                 value,
                 FaultKind::Number { key: "max_connections", least: 0, most: u32::MAX },
@@ -337,6 +329,9 @@ fn pattern(text: &str) -> Result<Pattern, HostnameError> {
 /// The items that are equal to an earlier one, and the first of their kind. Linear search would
 /// take minutes for a route with a million hosts.
 fn repeated<T: Ord>(items: &[T]) -> Vec<(usize, usize)> {
+    if items.len() < 2 {
+        return Vec::new();
+    }
     let mut order: Vec<(&T, usize)> = items.iter().zip(0..).collect();
     order.sort_unstable();
     let runs = order.chunk_by(|(one, _), (other, _)| one == other);

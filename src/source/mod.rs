@@ -3,11 +3,13 @@
 //! A [`Source`] tells whole sets, never deltas: whatever it said before is replaced by what it
 //! says now. It knows no table and no other source.
 
+mod crew;
 pub mod document;
 pub mod fault;
 pub mod file;
 mod instant;
 mod keys;
+mod pages;
 mod pieces;
 pub mod place;
 mod sheet;
@@ -18,17 +20,17 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use crate::routing::route::Claim;
+use crate::routing::claims::Claims;
 
 pub use fault::{Fault, FaultKind};
 
-/// All that one source wants now.
+/// All that one source wants now. Cheap to clone, but for its faults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteSet {
     /// The source's name, unique in a proxy.
     pub source: Arc<str>,
     /// The routes, in the order in which they stand.
-    pub claims: Vec<Claim>,
+    pub claims: Claims,
     /// What could not be used, and why.
     pub faults: Vec<Fault>,
     /// How many routes were left out for that.

@@ -42,6 +42,8 @@ impl Place {
 pub struct Text<'a> {
     source: Arc<str>,
     content: &'a str,
+    /// How many lines of the source stand before it.
+    above: u32,
     line_starts: Vec<usize>,
     /// The last offset that was asked for, and how many characters stand before it in its line.
     last: Cell<(usize, usize)>,
@@ -54,7 +56,13 @@ impl<'a> Text<'a> {
         let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         let line_starts = std::iter::once(0).chain(breaks.map(|(at, _)| at + 1)).collect();
         let last = Cell::new((0, 0));
-        Self { source: Arc::clone(source), content: text, line_starts, last }
+        Self { source: Arc::clone(source), content: text, above: 0, line_starts, last }
+    }
+
+    /// The same text as a part of its source, below so many lines.
+    #[must_use]
+    pub fn below(self, above: u32) -> Self {
+        Self { above, ..self }
     }
 
     /// The name of its source.
@@ -74,7 +82,8 @@ impl<'a> Text<'a> {
         let count = count + self.content.get(from..offset).map_or(0, |text| text.chars().count());
         self.last.set((offset, count));
         let number = |count: usize| u32::try_from(count + 1).unwrap_or(u32::MAX);
-        Origin { source: Arc::clone(&self.source), line: number(line), column: number(count) }
+        let line = number(line).saturating_add(self.above);
+        Origin { source: Arc::clone(&self.source), line, column: number(count) }
     }
 
     /// The place of a span of bytes; of its first line, if it has several.

@@ -4,9 +4,10 @@
 //! stay, with a fault that says why. Only regular files are opened, and never in a way that could
 //! wait for somebody.
 
-use std::fs::{self, FileType, Metadata, OpenOptions};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read};
+use std::num::NonZero;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -15,16 +16,26 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::OFlags;
 use tracing::{debug, info};
 
-use crate::routing::route::Claim;
+use crate::routing::claims::Passage;
+use crate::routing::route::Route;
 use crate::source::document;
 use crate::source::fault::{Fault, FaultKind};
-use crate::source::place::{Place, Text};
+use crate::source::pages::{self, Key, Leaf, Unread};
+use crate::source::place::Place;
 
 /// A million routes are about 150 MB of text.
 const MAX_SIZE: u64 = 1 << 30;
 /// A file that changed this recently is read again in any case: the next change may fall into the
 /// same tick of the file system's clock, which is 4 ms on most and 2 s on FAT.
 const FRESH: Duration = Duration::from_secs(2);
+
+/// How often a file that changes while it is read is read anew, before it is left alone until the
+/// next event: a whole one is read in less than a second.
+const ATTEMPTS: usize = 4;
+/// A smaller file is parsed before threads for it have started.
+const WORTH_THREADS: u64 = 512 << 10;
+/// More threads would wait for the disk.
+const MOST_THREADS: usize = 8;
 
 /// One route file.
 #[derive(Debug)]
@@ -34,9 +45,11 @@ pub(super) struct Sheet {
     seen: Option<Fingerprint>,
     /// Device and inode of what was read last.
     identity: Option<(u64, u64)>,
-    /// Of the bytes that `claims` and `faults` come from.
-    digest: Option<(usize, u64)>,
-    claims: Vec<Claim>,
+    key: Key,
+    /// The last good text.
+    good: Vec<Leaf>,
+    /// The text that was parsed last, where that is not the last good one.
+    bad: Option<Vec<Leaf>>,
     faults: Vec<Fault>,
     left_out: usize,
     /// Why the file as a whole could not be read at the last look.
@@ -59,8 +72,9 @@ impl Sheet {
             source: path.display().to_string().into(),
             seen: None,
             identity: None,
-            digest: None,
-            claims: Vec::new(),
+            key: Key::default(),
+            good: Vec::new(),
+            bad: None,
             faults: Vec::new(),
             left_out: 0,
             trouble: None,
@@ -68,8 +82,13 @@ impl Sheet {
     }
 
     /// Its last good routes.
-    pub(super) fn claims(&self) -> &[Claim] {
-        &self.claims
+    pub(super) fn passages(&self) -> impl Iterator<Item = &Passage> {
+        self.good.iter().map(|leaf| &leaf.page.passage)
+    }
+
+    /// How many routes those are.
+    pub(super) fn routes(&self) -> usize {
+        self.passages().map(|passage| passage.written().len()).sum()
     }
 
     /// How many routes of the text that was parsed last are not among those.
@@ -84,102 +103,164 @@ impl Sheet {
 
     /// Reads the file if it may have changed, or in any case if `again`.
     pub(super) fn look(&mut self, path: &Path, again: bool) {
-        let before = if again { None } else { self.seen };
-        match open(path, before) {
-            Ok(None) => {}
-            Ok(Some(opened)) => self.take(opened),
-            Err(trouble) => {
-                // It may come back and look as it did.
-                self.seen = None;
-                self.fail(None, trouble);
+        let mut before = if again { None } else { self.seen };
+        for attempt in 1..=ATTEMPTS {
+            match self.read(path, before) {
+                Ok(None) => return,
+                Ok(Some(text)) if text.is_whole => return self.take(text),
+                // It is being written: what was read may be a part of it, cut between two routes.
+                Ok(Some(_)) if attempt < ATTEMPTS => before = None,
+                Ok(Some(_)) => self.fail(Trouble::Unsettled),
+                Err(trouble) => self.fail(trouble),
             }
         }
     }
 
-    fn take(&mut self, opened: Opened) {
-        let Opened { fingerprint, identity, bytes } = opened;
-        let why = match self.identity.replace(identity) {
+    /// Reads the file, unless it looks as it did `before`.
+    fn read(&self, path: &Path, before: Option<Fingerprint>) -> Result<Option<Reading>, Trouble> {
+        let Some((file, metadata)) = open(path, before)? else { return Ok(None) };
+        // At the start nobody else needs the cores; later the data path does.
+        let threads = if self.identity.is_none() && metadata.len() > WORTH_THREADS {
+            std::thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS)
+        } else {
+            1
+        };
+        let known = self.good.iter().chain(self.bad.iter().flatten());
+        // The size is only a hint: the file may grow while it is read.
+        let mut text = (&file).take(MAX_SIZE + 1);
+        let leaves = pages::read(&mut text, &self.source, &self.key, known, threads)?;
+        if text.limit() == 0 {
+            return Err(Trouble::TooLarge);
+        }
+        let after = Fingerprint::from(&file.metadata()?);
+        let is_whole = after == Fingerprint::from(&metadata);
+        let is_settled = is_whole && !is_fresh(&metadata);
+        Ok(Some(Reading {
+            leaves,
+            fingerprint: is_settled.then_some(after),
+            identity: (after.device, after.inode),
+            is_whole,
+        }))
+    }
+
+    fn take(&mut self, text: Reading) {
+        let Reading { leaves, fingerprint, identity, .. } = text;
+        let before = self.identity.replace(identity);
+        let why = match before {
             None => "it is new",
             Some(known) if known != identity => "it was replaced",
             Some(_) => "it was written to",
         };
         self.seen = fingerprint;
-        if bytes.is_empty() && !self.claims.is_empty() {
-            return self.fail(None, Trouble::Hollow);
+        if leaves.is_empty() && self.routes() > 0 {
+            return self.fail(Trouble::Hollow);
         }
-        let digest = Some(digest(&bytes));
-        if digest == self.digest {
+        let last = self.bad.as_ref().unwrap_or(&self.good);
+        let is_same = leaves.len() == last.len()
+            && leaves.iter().zip(last).all(|(leaf, known)| leaf.is_like(known));
+        if is_same && before.is_some() {
             debug!(file = %self.source, "read again: nothing new");
             self.trouble = None;
             return;
         }
-        match std::str::from_utf8(&bytes) {
-            Ok(text) => self.parse(text, why),
-            Err(error) => {
-                let good = bytes.get(..error.valid_up_to()).unwrap_or_default();
-                self.fail(Some(good), Trouble::NotUtf8);
-                return;
-            }
-        }
-        self.digest = digest;
+        let (pieces, parsed) = (leaves.len(), leaves.iter().filter(|leaf| leaf.is_fresh).count());
+        let is_toml = self.parse(leaves);
+        let (routes, faults) = (self.routes(), self.faults.len());
+        info!(
+            file = %self.source, routes, faults, parsed = is_toml, pieces, fresh = parsed, why,
+            "read"
+        );
     }
 
-    fn parse(&mut self, text: &str, why: &str) {
-        let read = document::read(&self.source, text);
-        if read.parsed {
-            self.claims = read.claims;
-            self.left_out = read.left_out;
-        }
+    /// Takes over what a text says, if it is TOML.
+    fn parse(&mut self, mut leaves: Vec<Leaf>) -> bool {
+        reuse(&self.good, &mut leaves);
+        let read = document::bind(leaves.iter().map(|leaf| &leaf.page));
         self.faults = read.faults;
         self.trouble = None;
-        let (routes, faults) = (self.claims.len(), self.faults.len());
-        info!(file = %self.source, routes, faults, parsed = read.parsed, why, "read");
+        self.bad = None;
+        if read.parsed {
+            self.good = leaves;
+            self.left_out = read.left_out;
+        } else {
+            self.bad = Some(leaves);
+        }
+        read.parsed
     }
 
-    /// Keeps what was good. `before` is the text before the place of the trouble.
-    fn fail(&mut self, before: Option<&[u8]>, trouble: Trouble) {
-        let kept = self.claims.len();
-        let before = before.and_then(|bytes| std::str::from_utf8(bytes).ok());
-        let place = before.map_or_else(
-            || Place::of_source(&self.source),
-            |text| Text::new(&self.source, text).place(text.len()..text.len()),
-        );
-        let kind = match trouble {
-            Trouble::Unreadable(error) => FaultKind::unreadable(&error, kept),
-            Trouble::NotAFile(found) => FaultKind::NotAFile { found, kept },
-            Trouble::TooLarge => FaultKind::TooLarge { most: MAX_SIZE, kept },
-            Trouble::Hollow => FaultKind::Hollow { kept },
-            Trouble::NotUtf8 => FaultKind::NotUtf8 { offset: before.map_or(0, str::len), kept },
+    /// Keeps what was good.
+    fn fail(&mut self, trouble: Trouble) {
+        // It may come back and look as it did.
+        self.seen = None;
+        let kept = self.routes();
+        let place = Place::of_source(&self.source);
+        let (place, kind) = match trouble {
+            Trouble::Unread(Unread::Io(error)) => (place, FaultKind::unreadable(&error, kept)),
+            Trouble::Unread(Unread::NotUtf8(found)) => {
+                (found.place, FaultKind::NotUtf8 { offset: found.offset, kept })
+            }
+            Trouble::NotAFile(found) => (place, FaultKind::NotAFile { found, kept }),
+            Trouble::TooLarge => (place, FaultKind::TooLarge { most: MAX_SIZE, kept }),
+            Trouble::Unsettled => (place, FaultKind::Unsettled { kept }),
+            Trouble::Hollow => (place, FaultKind::Hollow { kept }),
         };
         self.trouble = Some(Fault { place, kind });
     }
 }
 
+/// Puts the routes that are known in the place of equal ones in pieces that were parsed anew, so
+/// that what did not change is one value.
+fn reuse(known: &[Leaf], leaves: &mut [Leaf]) {
+    if known.is_empty() {
+        return;
+    }
+    let addresses = |leaves: &[Leaf]| -> HashSet<usize> {
+        leaves.iter().map(|leaf| leaf.page.passage.address()).collect()
+    };
+    let stay = addresses(leaves);
+    let gone = known.iter().filter(|leaf| !stay.contains(&leaf.page.passage.address()));
+    let routes = gone.flat_map(|leaf| leaf.page.passage.written()).map(|written| &written.route);
+    let routes: HashMap<&str, &Arc<Route>> = routes.map(|route| (&*route.id, route)).collect();
+    for leaf in leaves.iter_mut().filter(|leaf| leaf.is_fresh) {
+        if let Some(passage) = leaf.page.passage.reusing(|id| routes.get(id).copied()) {
+            leaf.page.passage = passage;
+        }
+    }
+}
+
 /// Why a file as a whole cannot be read.
 enum Trouble {
-    Unreadable(io::Error),
+    Unread(Unread),
     NotAFile(&'static str),
     TooLarge,
+    Unsettled,
     Hollow,
-    NotUtf8,
+}
+
+impl From<Unread> for Trouble {
+    fn from(unread: Unread) -> Self {
+        Self::Unread(unread)
+    }
 }
 
 impl From<io::Error> for Trouble {
     fn from(error: io::Error) -> Self {
-        Self::Unreadable(error)
+        Self::Unread(Unread::Io(error))
     }
 }
 
 /// A file that was read.
-struct Opened {
+struct Reading {
+    leaves: Vec<Leaf>,
     /// None, if it may change without looking different: then it must be read again.
     fingerprint: Option<Fingerprint>,
     identity: (u64, u64),
-    bytes: Vec<u8>,
+    /// Whether it stayed the same while it was read.
+    is_whole: bool,
 }
 
-/// Reads a file, unless it looks as it did `before`.
-fn open(path: &Path, before: Option<Fingerprint>) -> Result<Option<Opened>, Trouble> {
+/// Opens a file, unless it looks as it did `before`.
+fn open(path: &Path, before: Option<Fingerprint>) -> Result<Option<(File, Metadata)>, Trouble> {
     let metadata = fs::metadata(path)?;
     if before.is_some_and(|before| before == Fingerprint::from(&metadata)) {
         return Ok(None);
@@ -188,23 +269,13 @@ fn open(path: &Path, before: Option<Fingerprint>) -> Result<Option<Opened>, Trou
     must_be_file(&metadata)?;
     // A pipe may take the file's place just now: never wait, and look again at what was opened.
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
-    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let metadata = file.metadata()?;
     must_be_file(&metadata)?;
     if metadata.len() > MAX_SIZE {
         return Err(Trouble::TooLarge);
     }
-    let mut bytes = Vec::new();
-    // The size is only a hint: the file may grow while it is read.
-    bytes.reserve_exact(usize::try_from(metadata.len()).unwrap_or(0) + 1);
-    (&mut file).take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
-    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_SIZE {
-        return Err(Trouble::TooLarge);
-    }
-    let after = Fingerprint::from(&file.metadata()?);
-    let is_settled = after == Fingerprint::from(&metadata) && !is_fresh(&metadata);
-    let identity = (after.device, after.inode);
-    Ok(Some(Opened { fingerprint: is_settled.then_some(after), identity, bytes }))
+    Ok(Some((file, metadata)))
 }
 
 fn must_be_file(metadata: &Metadata) -> Result<(), Trouble> {
@@ -225,12 +296,6 @@ fn is_fresh(metadata: &Metadata) -> bool {
         SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(metadata.ctime()).unwrap_or(0));
     // A time in the future (the clock was set back) is fresh as well.
     SystemTime::now().duration_since(changed).map_or(true, |age| age < FRESH)
-}
-
-fn digest(bytes: &[u8]) -> (usize, u64) {
-    let mut hasher = DefaultHasher::new();
-    bytes.hash(&mut hasher);
-    (bytes.len(), hasher.finish())
 }
 
 impl From<&Metadata> for Fingerprint {

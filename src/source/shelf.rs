@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::info;
 
-use crate::routing::route::Claim;
+use crate::routing::claims::Claims;
 use crate::routing::snapshot::Snapshot;
 use crate::source::fault::{Fault, FaultKind};
 use crate::source::place::Place;
@@ -27,18 +27,18 @@ pub(super) struct Shelf {
     strict: bool,
     sheets: BTreeMap<PathBuf, Sheet>,
     /// What was last told to be good.
-    last_good: Vec<Claim>,
+    last_good: Claims,
 }
 
 impl Shelf {
     pub(super) fn new(path: PathBuf, strict: bool) -> Self {
-        Self { path, strict, sheets: BTreeMap::new(), last_good: Vec::new() }
+        Self { path, strict, sheets: BTreeMap::new(), last_good: Claims::default() }
     }
 
     /// Looks at every file, opens those that changed (all of them, if `again`), and tells what is
     /// wanted now.
-    pub(super) fn look(&mut self, again: bool) -> (Vec<Claim>, Vec<Fault>) {
-        let kept = self.sheets.values().map(|sheet| sheet.claims().len()).sum();
+    pub(super) fn look(&mut self, again: bool) -> (Claims, Vec<Fault>) {
+        let kept = self.sheets.values().map(Sheet::routes).sum();
         let faults = match list(&self.path) {
             Err(error) => vec![self.fault(FaultKind::unreadable(&error, kept))],
             Ok(files) if files.is_empty() && kept > 0 => {
@@ -49,7 +49,7 @@ impl Shelf {
                 self.sheets.values().flat_map(Sheet::faults).collect()
             }
         };
-        let claims: Vec<_> = self.sheets.values().flat_map(Sheet::claims).cloned().collect();
+        let claims = self.sheets.values().flat_map(Sheet::passages).cloned().collect();
         self.judge(claims, faults)
     }
 
@@ -63,7 +63,7 @@ impl Shelf {
         self.sheets.retain(|path, sheet| {
             let stays = files.binary_search(path).is_ok();
             if !stays {
-                let routes = sheet.claims().len();
+                let routes = sheet.routes();
                 info!(file = %path.display(), routes, "is gone, and its routes with it");
             }
             stays
@@ -75,9 +75,9 @@ impl Shelf {
     }
 
     /// Decides whether the new set may take the place of the last good one.
-    fn judge(&mut self, claims: Vec<Claim>, mut faults: Vec<Fault>) -> (Vec<Claim>, Vec<Fault>) {
+    fn judge(&mut self, claims: Claims, mut faults: Vec<Fault>) -> (Claims, Vec<Fault>) {
         if self.strict && faults.is_empty() {
-            let conflicts = Snapshot::build(claims.iter().cloned()).1;
+            let conflicts = Snapshot::after(&Snapshot::default(), &claims).1;
             faults.extend(conflicts.into_iter().map(|(claim, conflict)| Fault {
                 place: Place::of_origin(&claim.origin),
                 kind: conflict.into(),
@@ -92,7 +92,7 @@ impl Shelf {
             faults.push(self.fault(FaultKind::NoneGood { kept }));
             return (self.last_good.clone(), faults);
         }
-        self.last_good.clone_from(&claims);
+        self.last_good = claims.clone();
         (claims, faults)
     }
 

@@ -5,16 +5,23 @@
 //! well as those of the links on the way, and armed again whenever another one takes its place.
 //! What inotify does not tell (network file systems, a limit of the system) is found by looking:
 //! now and then in any case, every second where something cannot be watched.
+//!
+//! A change is looked at when the burst of changes in which it came is over. A file that is written
+//! in place may be cut between two routes until then, and in a folder a route may be on its way from
+//! one file to another: whoever looked too early would drop routes. Only where the path is one file
+//! and another file or link takes its place by a rename, what is there is whole from the first
+//! moment on, and is looked at at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode};
+use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
 use notify::{ErrorKind, Event, EventKind, INotifyWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -45,7 +52,7 @@ type Identity = (u64, u64);
 pub(super) struct Watch {
     path: PathBuf,
     watcher: Option<INotifyWatcher>,
-    stir: Arc<Notify>,
+    stir: Stir,
     /// What is watched, and which directory stood there when it was armed.
     armed: BTreeMap<PathBuf, Identity>,
     is_blind: bool,
@@ -53,14 +60,23 @@ pub(super) struct Watch {
 
 /// Tells when the path should be looked at.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Stir(Arc<Notify>);
+pub(super) struct Stir(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    changed: Notify,
+    /// Whether a whole new file is there.
+    is_whole: AtomicBool,
+    /// By whose renaming that happens.
+    turns: Mutex<BTreeSet<PathBuf>>,
+}
 
 impl Watch {
     pub(super) fn new(path: &Path, stir: &Stir) -> Self {
         Self {
             path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
             watcher: None,
-            stir: Arc::clone(&stir.0),
+            stir: stir.clone(),
             armed: BTreeMap::new(),
             is_blind: false,
         }
@@ -84,13 +100,14 @@ impl Watch {
     }
 
     fn try_arm(&mut self) -> notify::Result<()> {
-        let mut wanted = directories(&self.path);
+        let mut wanted = Way::of(&self.path);
         for _ in 0..MAX_ATTEMPTS {
-            self.arm_these(&wanted)?;
+            self.arm_these(&wanted.directories)?;
             // A link may have been turned before its directory was watched.
-            let now = directories(&self.path);
+            let now = Way::of(&self.path);
             if now == wanted {
-                let is_all = now.len() < MAX_WATCHED;
+                let is_all = now.directories.len() < MAX_WATCHED;
+                *self.stir.0.turns.lock().unwrap_or_else(PoisonError::into_inner) = now.turns;
                 return if is_all {
                     Ok(())
                 } else {
@@ -129,13 +146,9 @@ impl Watch {
     }
 }
 
-fn watcher(stir: &Arc<Notify>) -> notify::Result<INotifyWatcher> {
-    let stir = Arc::clone(stir);
-    let notice = move |event: notify::Result<Event>| {
-        if event.map_or(true, |event| is_change(event.kind)) {
-            stir.notify_one();
-        }
-    };
+fn watcher(stir: &Stir) -> notify::Result<INotifyWatcher> {
+    let stir = stir.clone();
+    let notice = move |event: notify::Result<Event>| stir.notice(event);
     INotifyWatcher::new(notice, notify::Config::default())
 }
 
@@ -149,71 +162,109 @@ fn is_change(kind: EventKind) -> bool {
 }
 
 impl Stir {
-    /// Waits until something changed and the burst of changes is over, or for so long.
+    fn notice(&self, event: notify::Result<Event>) {
+        let state = &self.0;
+        match event {
+            Ok(event) if !is_change(event.kind) => return,
+            Ok(Event {
+                kind: EventKind::Modify(ModifyKind::Name(RenameMode::To)), paths, ..
+            }) => {
+                let turns = state.turns.lock().unwrap_or_else(PoisonError::into_inner);
+                if paths.last().is_some_and(|path| turns.contains(path)) {
+                    state.is_whole.store(true, Ordering::Release);
+                }
+            }
+            Ok(_) | Err(_) => {}
+        }
+        state.changed.notify_one();
+    }
+
+    /// Waits until something changed and is whole, or the burst of changes is over, or for so long.
     pub(super) async fn wait(&self, longest: Duration) {
         tokio::select! {
-            () = self.0.notified() => {}
+            () = self.0.changed.notified() => {}
             () = sleep(longest) => return,
         }
         let end = Instant::now() + LONGEST_BURST;
-        loop {
+        while !self.0.is_whole.swap(false, Ordering::AcqRel) {
             tokio::select! {
                 biased;
                 () = sleep_until(end) => return,
-                () = self.0.notified() => {}
+                () = self.0.changed.notified() => {}
                 () = sleep(QUIET) => return,
             }
         }
     }
 }
 
-/// The directories in which a change can change what the path leads to.
-fn directories(path: &Path) -> BTreeMap<PathBuf, Identity> {
-    let mut found = BTreeMap::new();
-    let end = follow(path, &mut found);
-    if let Some(folder) = end.filter(|end| end.is_dir()) {
-        add(&folder, &mut found);
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
-                follow(&entry.path(), &mut found);
-            }
-        }
-    }
-    found
+/// How a path leads to what is there.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Way {
+    /// The directories in which a change can change that.
+    directories: BTreeMap<PathBuf, Identity>,
+    /// If it is one file: that, and the links on the way.
+    turns: BTreeSet<PathBuf>,
 }
 
-/// Walks a path as the kernel does, and adds the directory of each link on the way and that of the
-/// end; where something is missing, the directory in which it would appear. Gives the end.
-fn follow(path: &Path, found: &mut BTreeMap<PathBuf, Identity>) -> Option<PathBuf> {
-    let mut at = PathBuf::from("/");
-    let mut rest: Vec<OsString> = steps(path);
-    let mut links = 0;
-    while let Some(step) = rest.pop() {
-        if step == ".." {
-            at.pop();
-            continue;
-        }
-        let next = at.join(&step);
-        let Ok(metadata) = fs::symlink_metadata(&next) else {
-            add(&at, found);
-            return None;
-        };
-        if metadata.is_symlink() {
-            add(&at, found);
-            links += 1;
-            let target = fs::read_link(&next).ok().filter(|_| links <= MAX_LINKS)?;
-            if target.has_root() {
-                at = PathBuf::from("/");
+impl Way {
+    fn of(path: &Path) -> Self {
+        let mut way = Self::default();
+        let end = way.follow(path);
+        if let Some(folder) = end.filter(|end| end.is_dir()) {
+            way.add(&folder);
+            for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+                if entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+                    way.follow(&entry.path());
+                }
             }
-            rest.extend(steps(&target));
-            continue;
+            way.turns.clear();
         }
-        if rest.is_empty() {
-            add(&at, found);
-        }
-        at = next;
+        way
     }
-    Some(at)
+
+    /// Walks a path as the kernel does, and adds the directory of each link on the way and that of
+    /// the end; where something is missing, the directory in which it would appear. Gives the end.
+    fn follow(&mut self, path: &Path) -> Option<PathBuf> {
+        let mut at = PathBuf::from("/");
+        let mut rest: Vec<OsString> = steps(path);
+        let mut links = 0;
+        while let Some(step) = rest.pop() {
+            if step == ".." {
+                at.pop();
+                continue;
+            }
+            let next = at.join(&step);
+            let Ok(metadata) = fs::symlink_metadata(&next) else {
+                self.add(&at);
+                return None;
+            };
+            if metadata.is_symlink() {
+                self.add(&at);
+                self.turns.insert(next.clone());
+                links += 1;
+                let target = fs::read_link(&next).ok().filter(|_| links <= MAX_LINKS)?;
+                if target.has_root() {
+                    at = PathBuf::from("/");
+                }
+                rest.extend(steps(&target));
+                continue;
+            }
+            if rest.is_empty() {
+                self.add(&at);
+                self.turns.insert(next.clone());
+            }
+            at = next;
+        }
+        Some(at)
+    }
+
+    fn add(&mut self, directory: &Path) {
+        if self.directories.len() < MAX_WATCHED
+            && let Ok(metadata) = fs::metadata(directory)
+        {
+            self.directories.insert(directory.to_owned(), (metadata.dev(), metadata.ino()));
+        }
+    }
 }
 
 /// What a path says, last word first.
@@ -226,21 +277,13 @@ fn steps(path: &Path) -> Vec<OsString> {
     words.map(OsStr::to_owned).collect()
 }
 
-fn add(directory: &Path, found: &mut BTreeMap<PathBuf, Identity>) {
-    if found.len() < MAX_WATCHED
-        && let Ok(metadata) = fs::metadata(directory)
-    {
-        found.insert(directory.to_owned(), (metadata.dev(), metadata.ino()));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
     fn watched(path: &Path) -> Vec<PathBuf> {
-        directories(path).into_keys().collect()
+        Way::of(path).directories.into_keys().collect()
     }
 
     #[test]
@@ -270,6 +313,46 @@ mod tests {
         assert_eq!(watched(&root.join("dangling.toml")), alone);
         symlink("loop.toml", root.join("loop.toml")).unwrap();
         assert_eq!(watched(&root.join("loop.toml")), alone);
+    }
+
+    /// Whether a stir that was told these events lets its listener look at once.
+    async fn is_at_once(path: &Path, events: &[(EventKind, &Path)]) -> bool {
+        let stir = Stir::default();
+        let mut watch = Watch::new(path, &stir);
+        watch.arm();
+        // Only what is told below counts.
+        watch.watcher = None;
+        for (kind, path) in events {
+            stir.notice(Ok(Event::new(*kind).add_path(path.to_path_buf())));
+        }
+        let began = Instant::now();
+        stir.wait(Duration::from_secs(9)).await;
+        began.elapsed().is_zero()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_took_the_place_of_the_other_is_looked_at_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        fs::create_dir_all(root.join("..v1")).unwrap();
+        fs::write(root.join("..v1/r.toml"), "").unwrap();
+        fs::write(root.join("r.toml"), "").unwrap();
+        symlink("..v1", root.join("..data")).unwrap();
+        symlink("..data/r.toml", root.join("link.toml")).unwrap();
+        let (file, link) = (root.join("r.toml"), root.join("link.toml"));
+        let to = EventKind::Modify(ModifyKind::Name(RenameMode::To));
+        let from = EventKind::Modify(ModifyKind::Name(RenameMode::From));
+        let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        assert!(is_at_once(&file, &[(to, &file)]).await);
+        assert!(is_at_once(&file, &[(written, &root.join("r.new")), (to, &file)]).await);
+        // As Kubernetes does it.
+        assert!(is_at_once(&link, &[(to, &root.join("..data"))]).await);
+        // A backup of the file, a file that is written in place, one that goes.
+        assert!(!is_at_once(&file, &[(to, &root.join("r.toml~"))]).await);
+        assert!(!is_at_once(&file, &[(written, &file)]).await);
+        assert!(!is_at_once(&file, &[(from, &file)]).await);
+        // A route may be moving from one file of a folder to another.
+        assert!(!is_at_once(&root, &[(to, &file)]).await);
     }
 
     #[test]

@@ -25,14 +25,19 @@ pub const DAY: SignedDuration = SignedDuration::from_hours(24);
 /// How long before an end it is told once more.
 pub const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
-/// Tells the log until it is dropped.
+/// Tells the log until the table has no publisher any more.
 pub async fn tell(table: Table, clock: Arc<Forward>) {
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut steps = StepWatch::new(clock.wall(), clock.since_boot());
     let mut told = Told { until: clock.now(), table: Arc::default() };
+    let mut changes = table.subscribe();
     loop {
-        ticks.tick().await;
+        // At once after a change: until then the table before it is kept from being freed.
+        tokio::select! {
+            _ = ticks.tick() => {}
+            told = changes.changed() => if told.is_err() { return },
+        }
         if let Some(step) = steps.observe(clock.wall(), clock.since_boot()) {
             tell_step(step, clock.lead());
         }
@@ -73,8 +78,8 @@ enum News {
 
 fn tell_ends(news: News, ends: &[&End]) {
     let Some(first) = ends.first() else { return };
-    let ids: Vec<_> = ends.iter().map(|end| Arc::clone(&end.route.id)).collect();
-    let (routes, first_end) = (Named(&ids), first.at);
+    let ids: Vec<_> = ends.iter().map(|end| Arc::clone(&end.route().id)).collect();
+    let (routes, first_end) = (Named(&ids), first.at());
     match news {
         News::Day => warn!(%routes, %first_end, "routes end within 24 hours"),
         News::Hour => warn!(%routes, %first_end, "routes end within the hour"),
@@ -107,7 +112,7 @@ impl Told {
             // In a table that has not changed, whatever was within reach has been told.
             let after = if is_same { after.max(told) } else { after };
             let ends = table.calendar().ends(after, until).iter();
-            (news, ends.filter(|end| end.at > told || !self.knows(end)).collect::<Vec<_>>())
+            (news, ends.filter(|end| end.at() > told || !self.knows(end)).collect::<Vec<_>>())
         });
         // What had ended before this proxy saw its first routes is no news.
         let is_news = |(news, ends): &(News, Vec<&End>)| {
@@ -117,8 +122,8 @@ impl Told {
     }
 
     fn knows(&self, end: &End) -> bool {
-        let known = self.table.by_id(&end.route.id);
-        known.is_some_and(|claim| claim.route.lifetime.expires_at == Some(end.at))
+        let known = self.table.by_id(&end.route().id);
+        known.is_some_and(|claim| claim.route.lifetime().expires_at == Some(end.at()))
     }
 }
 
@@ -142,7 +147,7 @@ mod tests {
         });
         let document = document::read(&"r.toml".into(), &text);
         assert!(document.faults.is_empty(), "{:?}", document.faults);
-        Arc::new(Snapshot::build(document.claims).0)
+        Arc::new(Snapshot::build(document.claims.iter()).0)
     }
 
     /// Looks at each of these tables at its time, and gives what each look told.
@@ -151,7 +156,7 @@ mod tests {
         let looks = looks.iter().map(|(time, table)| {
             let now = at(time);
             let news = told.news(table, now).into_iter();
-            let names = |ends: &[&End]| ends.iter().map(|end| &*end.route.id).collect::<String>();
+            let names = |ends: &[&End]| ends.iter().map(|end| &*end.route().id).collect::<String>();
             let news = news.map(|(news, ends)| (news, names(&ends))).collect();
             told = Told { until: now, table: Arc::clone(table) };
             news

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use mse_proxy::clock::Timestamp;
 use mse_proxy::hostname::{Hostname, Pattern};
-use mse_proxy::routing::route::{Claim, Lifetime, Mode, Origin, Phase, Route};
+use mse_proxy::routing::claims::Claims;
+use mse_proxy::routing::route::{Claim, Lifetime, Origin, Phase, Route, Terms};
 use mse_proxy::routing::snapshot::{Conflict, Miss, Snapshot};
 use mse_proxy::wire::client_hello::Alpn;
 use proptest::collection::vec;
@@ -20,21 +21,18 @@ fn claim(
     alpn: &[&str],
     lifetime: (Option<i64>, Option<i64>),
 ) -> Claim {
-    let route = Route {
-        id: format!("r{number}").into(),
-        hosts: hosts.iter().map(|host| host.parse().unwrap()).collect(),
-        backends: Box::new(["127.0.0.1:1".parse().unwrap()]),
+    let terms = Terms {
         lifetime: Lifetime {
             not_before: lifetime.0.map(at),
             expires_at: lifetime.1.map(at),
             ..Lifetime::default()
         },
-        app: None,
-        mode: Mode::Passthrough,
         alpn: alpn.iter().map(|name| name.as_bytes().into()).collect(),
-        refusal: None,
-        max_connections: 0,
+        ..Terms::default()
     };
+    let hosts: Vec<_> = hosts.iter().map(|host| host.parse().unwrap()).collect();
+    let backends = vec!["127.0.0.1:1".parse().unwrap()];
+    let route = Route::new(format!("r{number}").into(), hosts, backends, terms);
     let origin = Origin { source: "t.toml".into(), line: number, column: 1 };
     Claim { route: Arc::new(route), origin }
 }
@@ -173,10 +171,10 @@ fn model<'a>(claims: &'a [Claim], name: &Hostname, offered: &Alpn) -> Option<&'a
     });
     let fits = fits.filter_map(|(rank, route)| {
         // Without a protocol comes after every protocol that the client offers.
-        let asked = if route.alpn.is_empty() {
+        let asked = if route.alpn().is_empty() {
             Some(usize::MAX)
         } else {
-            offered.iter().position(|name| route.alpn.iter().any(|own| **own == *name))
+            offered.iter().position(|name| route.alpn().iter().any(|own| **own == *name))
         };
         Some((rank, asked?, route))
     });
@@ -221,12 +219,72 @@ proptest! {
             let expected = model(&kept, &name, &offered);
             prop_assert_eq!(snapshot.find(&name, &offered), expected, "{} {}", name, offered);
             let judged = snapshot.lookup(&name, &offered, at(*second));
-            match expected.map(|route| (route, route.lifetime.phase(at(*second)))) {
+            match expected.map(|route| (route, route.lifetime().phase(at(*second)))) {
                 None => prop_assert_eq!(judged, Err(Miss::Unknown)),
                 Some((route, Phase::Live)) => prop_assert_eq!(judged, Ok(route)),
                 Some((route, Phase::NotYet)) => prop_assert_eq!(judged, Err(Miss::NotYet(route.clone()))),
                 Some((route, Phase::Expired)) => prop_assert_eq!(judged, Err(Miss::Expired(route.clone()))),
             }
+        }
+    }
+}
+
+/// One claim after the other, as plainly as possible: those whose ids the older table has go first.
+fn admitted(old: &Snapshot, claims: &[Claim]) -> Vec<Claim> {
+    let (first, then): (Vec<_>, Vec<_>) =
+        claims.iter().partition(|claim| old.by_id(&claim.route.id).is_some());
+    let mut kept: Vec<Claim> = Vec::new();
+    for claim in first.into_iter().chain(then) {
+        let clashes = |other: &Claim| {
+            let (own, theirs) = (&claim.route, &other.route);
+            let share_a_host = own.hosts.iter().any(|host| theirs.hosts.contains(host));
+            let overlap = match (own.alpn(), theirs.alpn()) {
+                ([], []) => true,
+                ([], _) | (_, []) => false,
+                (own, theirs) => own.iter().any(|name| theirs.contains(name)),
+            };
+            own.id == theirs.id || share_a_host && overlap
+        };
+        if !kept.iter().any(clashes) {
+            kept.push(claim.clone());
+        }
+    }
+    kept
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+
+    #[test]
+    fn a_table_that_follows_upon_another_has_what_the_plain_rule_admits(
+        pool in vec(vec((0..12_u32, vec(pattern(), 1..3), protocols()), 0..4), 1..8),
+        sets in vec(vec(0..8_usize, 0..8), 1..6),
+    ) {
+        // Passages that several sets have in common are shared by them.
+        let passages: Vec<Claims> = pool.iter().map(|claims| {
+            let claims = claims.iter().map(|(number, hosts, names)| {
+                let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                claim(*number, &hosts, &names, (None, None))
+            });
+            claims.collect()
+        }).collect();
+        let mut table = Snapshot::default();
+        for set in sets {
+            let chosen = set.iter().map(|which| &passages[which % passages.len()]);
+            let claims: Claims = chosen.flat_map(Claims::passages).cloned().collect();
+            let all: Vec<Claim> = claims.iter().collect();
+            let kept = admitted(&table, &all);
+            let (next, conflicts) = Snapshot::after(&table, &claims);
+            prop_assert_eq!(kept.len() + conflicts.len(), all.len());
+            prop_assert_eq!(next.len(), kept.len());
+            prop_assert_eq!(next.claims().count(), kept.len());
+            for claim in &kept {
+                let found = next.by_id(&claim.route.id).map(|written| &written.route);
+                prop_assert_eq!(found, Some(&claim.route));
+                prop_assert_eq!(next.origin(&claim.route.id), Some(claim.origin.clone()));
+            }
+            table = next;
         }
     }
 }

@@ -54,7 +54,7 @@ fn whatever_happens_to_the_clocks_an_ended_route_has_no_sessions_and_never_comes
             sleep(PROMISE).await;
             for route in &routes {
                 let open = world.house.ledger.open_of(&route.id);
-                let end = route.lifetime.expires_at.unwrap();
+                let end = route.lifetime().expires_at.unwrap();
                 if end <= now {
                     assert_eq!(open, 0, "{} ended at {end}, it is {now}", route.id);
                 } else if end > world.clock.now() {

@@ -18,7 +18,7 @@ use mse_proxy::proxy::peek;
 use mse_proxy::proxy::relay::idle;
 use mse_proxy::proxy::retire::{Policy, retire};
 use mse_proxy::proxy::session::{Arrival, House, session};
-use mse_proxy::routing::route::{Claim, Lifetime, Mode, Origin, Route};
+use mse_proxy::routing::route::{Claim, Lifetime, Origin, Route, Terms};
 use mse_proxy::routing::snapshot::Snapshot;
 use mse_proxy::routing::table::{Publisher, table};
 use mse_proxy::telemetry::access_log::AccessLog;
@@ -309,17 +309,9 @@ pub(crate) fn tally(records: &[Told]) -> HashMap<&str, usize> {
 
 /// A route for the one host that is also its id.
 pub(crate) fn route(id: &str, lifetime: Lifetime) -> Arc<Route> {
-    Arc::new(Route {
-        id: id.into(),
-        hosts: Box::new([id.parse().unwrap()]),
-        backends: Box::new(["127.0.0.1:1".parse().unwrap()]),
-        lifetime,
-        app: None,
-        mode: Mode::Passthrough,
-        alpn: Box::default(),
-        refusal: None,
-        max_connections: 0,
-    })
+    let terms = Terms { lifetime, ..Terms::default() };
+    let (hosts, backends) = (vec![id.parse().unwrap()], vec!["127.0.0.1:1".parse().unwrap()]);
+    Arc::new(Route::new(id.into(), hosts, backends, terms))
 }
 
 /// So long after the start.

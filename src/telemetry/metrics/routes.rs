@@ -242,13 +242,13 @@ fn counted(rows: &[(&str, &Series)]) -> [MetricFamily; 3] {
 
 /// The ends of the routes of these rows, and the soonest that is still to come among the rest.
 fn expiry(rows: &[(&str, &Series)], table: &Snapshot, now: Timestamp) -> MetricFamily {
-    let end_of = |id: &str| table.by_id(id)?.route.lifetime.expires_at;
+    let end_of = |id: &str| table.by_id(id)?.route.lifetime().expires_at;
     let mut ends: Vec<(&str, Timestamp)> =
         rows.iter().filter_map(|(id, _)| Some((*id, end_of(id)?))).collect();
     if table.len() > rows.len() {
         let own: HashSet<&str> = rows.iter().map(|(id, _)| *id).collect();
         let rest = table.claims().filter(|claim| !own.contains(&*claim.route.id));
-        let to_come = rest.filter_map(|claim| claim.route.lifetime.expires_at);
+        let to_come = rest.filter_map(|claim| claim.route.lifetime().expires_at);
         ends.extend(to_come.filter(|end| *end > now).min().map(|end| (OTHER, end)));
     }
     gauge(

@@ -1,0 +1,47 @@
+//! Starts the proxy with very many routes and changes one of them, again and again.
+//!
+//! `cargo bench --bench scale` prints, for 100,000 and for 1,000,000 routes: the time from the
+//! start of the process to the first byte of a connection that it passed on, its CPU time and
+//! memory then; the time from the change of one route to the first connection that takes the new
+//! way, while others go on being made; the most memory that a reload takes, and what is left of it.
+//! Every count, time and rate is bounded; everything happens on loopback and in a folder of its own.
+//!
+//! `cargo bench --bench scale -- [--binary PATH] [--ids] [ROUTES…]`: another build of the proxy
+//! (to compare with), routes with an `id` of their own, other numbers of routes.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a measurement that fails has nothing to tell"
+)]
+
+mod bench;
+mod subject;
+mod world;
+
+use std::path::PathBuf;
+
+fn main() {
+    let mut counts = Vec::new();
+    let mut binary = PathBuf::from(env!("CARGO_BIN_EXE_mse-proxy"));
+    let mut with_ids = false;
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            // From cargo.
+            "--bench" => {}
+            "--binary" => binary = arguments.next().expect("a path").into(),
+            "--ids" => with_ids = true,
+            number => counts.push(number.replace('_', "").parse().expect("a number of routes")),
+        }
+    }
+    if counts.is_empty() {
+        counts = vec![100_000, 1_000_000];
+    }
+    println!("{}", binary.display());
+    for routes in counts {
+        bench::run(&binary, routes, with_ids);
+    }
+}

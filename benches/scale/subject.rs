@@ -1,0 +1,93 @@
+//! The proxy as a process: starting it, and reading what the kernel says about it.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// What the allocator of glibc is told.
+const MALLOC: [(&str, &str); 2] =
+    [("MALLOC_MMAP_THRESHOLD_", "1048576"), ("MALLOC_TRIM_THRESHOLD_", "8388608")];
+
+/// A proxy that runs, killed when it is dropped.
+pub(crate) struct Subject {
+    child: Child,
+    pub(crate) address: SocketAddr,
+}
+
+impl Subject {
+    /// Starts it and waits until it says where it listens.
+    pub(crate) fn start(binary: &Path, routes: &Path) -> Self {
+        let mut command = Command::new(binary);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("MSE_PROXY_") {
+                command.env_remove(name);
+            }
+        }
+        let mut child = command
+            .arg("serve")
+            .env("MSE_PROXY_LISTEN_ADDRESSES", "127.0.0.1:0")
+            .env("MSE_PROXY_ADMIN_HTTP", "127.0.0.1:0")
+            .env("MSE_PROXY_ROUTES_PATH", routes)
+            .env("MSE_PROXY_LOG_FORMAT", "json")
+            .env("MSE_PROXY_LOG_ACCESS", "off")
+            // As in systemd/mse-proxy.service, unless the caller sets them otherwise.
+            .envs(MALLOC.iter().filter(|(name, _)| std::env::var_os(name).is_none()).copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
+            let line: serde_json::Value = serde_json::from_str(&line).ok()?;
+            let says = line["message"].as_str().or(line["fields"]["message"].as_str());
+            let says_where = line["address"].as_str().or(line["fields"]["address"].as_str());
+            says_where.filter(|_| says == Some("listening"))?.parse().ok()
+        });
+        // Somebody must read on, or the proxy would wait for a reader of its log.
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        Self { child, address: address.expect("the proxy listens") }
+    }
+
+    fn proc(&self, file: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).unwrap()
+    }
+
+    /// A line of `/proc/PID/status`, in MB (10^6 bytes).
+    fn memory(&self, what: &str) -> f64 {
+        let status = self.proc("status");
+        let line = status.lines().find(|line| line.starts_with(what)).unwrap();
+        let kib: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kib * 1024.0 / 1e6
+    }
+
+    pub(crate) fn resident(&self) -> f64 {
+        self.memory("VmRSS:")
+    }
+
+    pub(crate) fn peak(&self) -> f64 {
+        self.memory("VmHWM:")
+    }
+
+    /// Forgets the peak so far.
+    pub(crate) fn forget_peak(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
+    }
+
+    /// User and system time of all threads so far, in steps of 10 ms.
+    pub(crate) fn cpu(&self) -> Duration {
+        let stat = self.proc("stat");
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+        Duration::from_millis(ticks * 10)
+    }
+}
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
