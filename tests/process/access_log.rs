@@ -16,7 +16,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::support::{
-    Daemon, PATIENCE, alone, ask, ask_often, command, echo, hello, route, routes_file, until,
+    Daemon, PATIENCE, alone, ask, ask_often, command, echo, hello, route, routes_file, serving,
+    until,
 };
 
 /// How many records may wait, and what a pipe and the writer's hands hold beside that.
@@ -261,23 +262,12 @@ fn every_record_is_written_before_it_ends() {
     }
 }
 
-fn serve(routes: &Path) -> Command {
-    let mut command = command();
-    command
-        .arg("serve")
-        .env("MSE_PROXY_LISTEN_ADDRESSES", "127.0.0.1:0")
-        .env("MSE_PROXY_ADMIN_HTTP", "127.0.0.1:0")
-        .env("MSE_PROXY_ROUTES_PATH", routes)
-        .env("MSE_PROXY_LOG_FORMAT", "json");
-    command
-}
-
 #[test]
 fn a_reader_of_the_access_log_that_stands_still_stops_nobody() {
     let _turn = alone();
     let (_held, routes) = routes_file("# none\n");
     let (unread, stdout) = std::io::pipe().unwrap();
-    let mut daemon = Daemon::spawn_to(serve(&routes), stdout);
+    let mut daemon = Daemon::spawn_to(serving(&routes), stdout);
     daemon.wait_listening();
     let sessions = QUEUE + 2_000;
     ask_often(daemon.address, "no.test", sessions, &[]);
@@ -307,7 +297,7 @@ fn it_stops_though_nobody_reads_the_access_log() {
     let _turn = alone();
     let (_held, routes) = routes_file("# none\n");
     let (_unread, stdout) = std::io::pipe().unwrap();
-    let mut daemon = Daemon::spawn_to(serve(&routes), stdout);
+    let mut daemon = Daemon::spawn_to(serving(&routes), stdout);
     daemon.wait_listening();
     // More than a pipe holds.
     ask_often(daemon.address, "no.test", 1_000, &[]);
@@ -327,7 +317,7 @@ fn a_reader_of_the_log_that_stands_still_holds_up_neither_sessions_nor_their_end
     let refused = route("refused.test", "127.0.0.1:1", "");
     let with_end = |end: &str| there.clone() + &refused + &route("ends.test", reached, end);
     std::fs::write(&routes, with_end("")).unwrap();
-    let mut start = serve(&routes);
+    let mut start = serving(&routes);
     start.env("MSE_PROXY_LOG_LEVEL", "debug").env("MSE_PROXY_BACKEND_CONNECT_TIMEOUT", "1ms");
     let mut child = start.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut log = BufReader::new(child.stderr.take().unwrap());

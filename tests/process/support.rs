@@ -27,6 +27,18 @@ pub(crate) fn command() -> Command {
     command
 }
 
+/// The binary as it serves a routes file on free ports of loopback.
+pub(crate) fn serving(routes: &Path) -> Command {
+    let mut command = command();
+    command
+        .arg("serve")
+        .env("MSE_PROXY_LISTEN_ADDRESSES", "127.0.0.1:0")
+        .env("MSE_PROXY_ADMIN_HTTP", "127.0.0.1:0")
+        .env("MSE_PROXY_ROUTES_PATH", routes)
+        .env("MSE_PROXY_LOG_FORMAT", "json");
+    command
+}
+
 /// Runs a command to its end.
 pub(crate) fn run(arguments: &[&str]) -> Output {
     command().args(arguments).output().unwrap()
@@ -48,14 +60,8 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Serves a routes file on a free port of loopback.
     pub(crate) fn serve(routes: &Path, variables: &[(&str, &str)]) -> Self {
-        let mut command = command();
-        command
-            .arg("serve")
-            .env("MSE_PROXY_LISTEN_ADDRESSES", "127.0.0.1:0")
-            .env("MSE_PROXY_ADMIN_HTTP", "127.0.0.1:0")
-            .env("MSE_PROXY_ROUTES_PATH", routes)
-            .env("MSE_PROXY_LOG_FORMAT", "json")
-            .envs(variables.iter().copied());
+        let mut command = serving(routes);
+        command.envs(variables.iter().copied());
         Self::start(command)
     }
 

@@ -2,13 +2,12 @@
 //!
 //! A session has one [`Deadline`] for its whole life and moves it from step to step. Setting one
 //! costs a few stores; moving it later costs one, because an entry that comes up too early is only
-//! put back. Nothing here asks for the time: whoever turns the wheel says what it is, and
-//! [`Deadlines::now`] gives that to those who need it only roughly. Deadlines come up at most
-//! [`TICK`] late, and never early.
+//! put back. Whoever turns the wheel says what time it is. Deadlines come up at most [`TICK`] late,
+//! and never early.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -33,7 +32,6 @@ pub struct Deadlines {
 #[derive(Debug)]
 struct Shared {
     wheel: RefCell<Wheel>,
-    now: Cell<Instant>,
     start: Instant,
 }
 
@@ -52,14 +50,8 @@ impl Deadlines {
     /// A wheel that begins now.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        let shared = Shared { wheel: RefCell::default(), now: Cell::new(now), start: now };
+        let shared = Shared { wheel: RefCell::default(), start: now };
         Self { shared: Rc::new(shared) }
-    }
-
-    /// When the wheel was turned last: a few microseconds ago while a worker is busy.
-    #[must_use]
-    pub fn now(&self) -> Instant {
-        self.shared.now.get()
     }
 
     /// A deadline that has not been set.
@@ -84,7 +76,6 @@ impl Deadlines {
 
     /// Turns the wheel to this instant and wakes those whose deadline has come.
     pub fn turn(&self, now: Instant) {
-        self.shared.now.set(now);
         let tick = self.shared.tick_before(now);
         let mut due = Vec::new();
         self.shared.wheel.borrow_mut().turn(tick, &mut due);
@@ -126,12 +117,6 @@ impl Deadline {
         self.shared.wheel.borrow_mut().set(self.key, tick);
     }
 
-    /// When the wheel was turned last; see [`Deadlines::now`].
-    #[must_use]
-    pub fn now(&self) -> Instant {
-        self.shared.now.get()
-    }
-
     /// Ready once it has come. One task may wait at a time.
     pub fn poll_passed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.shared.wheel.borrow_mut().poll_passed(self.key, cx)
@@ -161,14 +146,6 @@ impl Deadline {
 impl Drop for Deadline {
     fn drop(&mut self) {
         self.shared.wheel.borrow_mut().leave(self.key);
-    }
-}
-
-impl Future for Deadline {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.poll_passed(cx)
     }
 }
 
@@ -367,18 +344,20 @@ mod tests {
     fn it_comes_up_at_most_a_tick_late_and_never_early() {
         let start = Instant::now();
         let deadlines = Deadlines::new(start);
+        let mut now = start;
         for millis in [1, 9, 10, 11, 995, 40_950, 40_970, 600_000] {
-            let at = deadlines.now() + Duration::from_millis(millis);
+            let at = now + Duration::from_millis(millis);
             let mut deadline = deadlines.at(at);
             let mut turns = 0;
             loop {
-                assert!(!has_passed(&mut deadline) || deadlines.now() >= at, "{millis}");
-                let Some(next) = deadlines.next(deadlines.now()) else { break };
-                deadlines.turn(deadlines.now() + next);
+                assert!(!has_passed(&mut deadline) || now >= at, "{millis}");
+                let Some(next) = deadlines.next(now) else { break };
+                now += next;
+                deadlines.turn(now);
                 turns += 1;
             }
             assert!(has_passed(&mut deadline));
-            assert!(deadlines.now() < at + TICK, "{millis}: {:?}", deadlines.now() - at);
+            assert!(now < at + TICK, "{millis}: {:?}", now - at);
             assert!(turns <= 16, "{millis}: {turns} turns");
         }
     }
