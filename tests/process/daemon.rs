@@ -77,7 +77,9 @@ fn a_second_sigterm_cuts_at_once() {
     let mut daemon = Daemon::serve(&routes, &[("MSE_PROXY_DRAIN_TIMEOUT", "10m")]);
     let mut client = daemon.dial();
     client.write_all(&hello("app.test")).unwrap();
-    let _reached = listener.accept().unwrap();
+    let (mut reached, _) = listener.accept().unwrap();
+    // Before the hello comes, the proxy may still be connecting, and would refuse with FIN.
+    reached.read_exact(&mut [0]).unwrap();
     daemon.signal(Signal::TERM);
     daemon.wait_log("draining");
     daemon.signal(Signal::TERM);
