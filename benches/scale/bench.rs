@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use crate::Setup;
 use crate::subject::Subject;
 use crate::world::{Book, ask, backend, host};
 
@@ -22,17 +23,17 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// After the new answer came: how many more must follow without an old one.
 const AFTERWARDS: usize = 200;
 
-pub(crate) fn run(binary: &Path, routes: u64, with_ids: bool) {
+pub(crate) fn run(setup: &Setup, routes: u64) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("routes.toml");
     let (old, new) = (backend(b'o'), backend(b'n'));
-    let mut book = Book::new(routes, old, with_ids);
+    let mut book = Book::new(routes, old, setup.with_ids);
     fs::write(&path, book.text()).unwrap();
     // Not as fresh as if it had just been written, which makes the proxy read it once more.
     sleep(Duration::from_millis(2_100));
     let size = book.text().len();
     println!("\n{routes} routes in one file of {:.1} MB", megabytes(size));
-    let proxy = start(binary, &path, routes);
+    let proxy = start(setup, &path, routes);
     sleep(SETTLING);
     let steady = proxy.resident();
     println!("  at rest                     {steady:7.1} MB");
@@ -73,11 +74,11 @@ pub(crate) fn run(binary: &Path, routes: u64, with_ids: bool) {
 }
 
 /// Starts it some times; the last one goes on.
-fn start(binary: &Path, path: &Path, routes: u64) -> Subject {
+fn start(setup: &Setup, path: &Path, routes: u64) -> Subject {
     let mut times = Vec::new();
     loop {
         let began = Instant::now();
-        let proxy = Subject::start(binary, path);
+        let proxy = Subject::start(setup, path);
         ask(proxy.address, &host(routes - 1)).expect("the first connection");
         times.push(began.elapsed());
         let (cpu, peak) = (proxy.cpu(), proxy.peak());

@@ -6,8 +6,9 @@
 //! way, while others go on being made; the most memory that a reload takes, and what is left of it.
 //! Every count, time and rate is bounded; everything happens on loopback and in a folder of its own.
 //!
-//! `cargo bench --bench scale -- [--binary PATH] [--ids] [ROUTES…]`: another build of the proxy
-//! (to compare with), routes with an `id` of their own, other numbers of routes.
+//! `cargo bench --bench scale -- [--binary PATH] [--ids] [--plain-malloc] [ROUTES…]`: another build
+//! of the proxy (to compare with), routes with an `id` of their own, the allocator without what
+//! `systemd/mse-proxy.service` tells it, other numbers of routes.
 
 #![allow(
     clippy::unwrap_used,
@@ -23,25 +24,36 @@ mod world;
 
 use std::path::PathBuf;
 
+/// What is measured.
+struct Setup {
+    binary: PathBuf,
+    with_ids: bool,
+    plain_malloc: bool,
+}
+
 fn main() {
     let mut counts = Vec::new();
-    let mut binary = PathBuf::from(env!("CARGO_BIN_EXE_mse-proxy"));
-    let mut with_ids = false;
+    let mut setup = Setup {
+        binary: PathBuf::from(env!("CARGO_BIN_EXE_mse-proxy")),
+        with_ids: false,
+        plain_malloc: false,
+    };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             // From cargo.
             "--bench" => {}
-            "--binary" => binary = arguments.next().expect("a path").into(),
-            "--ids" => with_ids = true,
+            "--binary" => setup.binary = arguments.next().expect("a path").into(),
+            "--ids" => setup.with_ids = true,
+            "--plain-malloc" => setup.plain_malloc = true,
             number => counts.push(number.replace('_', "").parse().expect("a number of routes")),
         }
     }
     if counts.is_empty() {
         counts = vec![100_000, 1_000_000];
     }
-    println!("{}", binary.display());
+    println!("{}", setup.binary.display());
     for routes in counts {
-        bench::run(&binary, routes, with_ids);
+        bench::run(&setup, routes);
     }
 }

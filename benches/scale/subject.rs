@@ -6,7 +6,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// What the allocator of glibc is told.
+use crate::Setup;
+
+/// What `systemd/mse-proxy.service` tells the allocator of glibc.
 const MALLOC: [(&str, &str); 2] =
     [("MALLOC_MMAP_THRESHOLD_", "1048576"), ("MALLOC_TRIM_THRESHOLD_", "8388608")];
 
@@ -18,8 +20,8 @@ pub(crate) struct Subject {
 
 impl Subject {
     /// Starts it and waits until it says where it listens.
-    pub(crate) fn start(binary: &Path, routes: &Path) -> Self {
-        let mut command = Command::new(binary);
+    pub(crate) fn start(setup: &Setup, routes: &Path) -> Self {
+        let mut command = Command::new(&setup.binary);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("MSE_PROXY_") {
                 command.env_remove(name);
@@ -32,8 +34,7 @@ impl Subject {
             .env("MSE_PROXY_ROUTES_PATH", routes)
             .env("MSE_PROXY_LOG_FORMAT", "json")
             .env("MSE_PROXY_LOG_ACCESS", "off")
-            // As in systemd/mse-proxy.service, unless the caller sets them otherwise.
-            .envs(MALLOC.iter().filter(|(name, _)| std::env::var_os(name).is_none()).copied())
+            .envs(MALLOC.into_iter().filter(|_| !setup.plain_malloc))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

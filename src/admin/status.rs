@@ -230,7 +230,7 @@ impl<'a> Candidate<'a> {
     }
 
     fn state(&self, now: Timestamp) -> &'static str {
-        match (self.conflict, self.route.lifetime().phase(now)) {
+        match (self.conflict, self.route.phase(now)) {
             (Some(_), _) => "faulty",
             (None, Phase::Live) => "live",
             (None, Phase::NotYet) => "pending",

@@ -5,5 +5,6 @@ pub mod expiry;
 pub mod few;
 pub mod names;
 pub mod route;
+mod shards;
 pub mod snapshot;
 pub mod table;

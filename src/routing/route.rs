@@ -99,6 +99,24 @@ impl Route {
         }
     }
 
+    /// Where an instant lies in its lifetime.
+    #[must_use]
+    pub fn phase(&self, now: Timestamp) -> Phase {
+        match &self.terms {
+            Stored::None => Phase::Live,
+            Stored::End { second, nanosecond } => {
+                // Both have the sign of the whole, so that pairs are ordered as instants are.
+                let end = (*second, *nanosecond);
+                if (now.as_second(), now.subsec_nanosecond()) < end {
+                    Phase::Live
+                } else {
+                    Phase::Expired
+                }
+            }
+            Stored::All(terms) => terms.lifetime.phase(now),
+        }
+    }
+
     /// Whom it is for.
     #[must_use]
     pub fn app(&self) -> Option<&Arc<str>> {
@@ -271,6 +289,12 @@ mod tests {
                 let terms = Terms { lifetime, max_connections, ..Terms::default() };
                 let route = Route::new("id".into(), Few::default(), Few::default(), terms.clone());
                 assert_eq!(route.lifetime(), lifetime);
+                let near = SignedDuration::from_millis(400);
+                for now in ends.into_iter().flatten().chain([Timestamp::UNIX_EPOCH]) {
+                    for now in [now, now - near, now + near] {
+                        assert_eq!(route.phase(now), lifetime.phase(now), "{now} {lifetime:?}");
+                    }
+                }
                 assert_eq!(route.max_connections(), max_connections);
                 assert_eq!(route.app(), None);
                 assert_eq!(route, Route::new("id".into(), vec![], vec![], terms));

@@ -10,14 +10,13 @@ use std::collections::HashSet;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use hashbrown::HashTable;
-
 use crate::clock::Timestamp;
 use crate::hostname::{Hostname, Pattern};
 use crate::routing::claims::{Claims, Passage, Written};
 use crate::routing::expiry::Calendar;
 use crate::routing::names::{Hasher, Names};
 use crate::routing::route::{Claim, Origin, Phase, Route};
+use crate::routing::shards::Shards;
 use crate::wire::client_hello::Alpn;
 
 /// An immutable set of routes.
@@ -27,7 +26,7 @@ pub struct Snapshot {
     one_label: Names,
     any_depth: Names,
     /// Where each route is written, by its id.
-    ids: HashTable<Spot>,
+    ids: Shards<Spot>,
     hasher: Hasher,
     claims: Claims,
     /// Whether every claim is in: then each passage stands here whole.
@@ -98,10 +97,13 @@ impl Snapshot {
     /// already is left out whole and reported.
     #[must_use]
     pub fn after(old: &Self, claims: &Claims) -> (Self, Vec<(Claim, Conflict)>) {
-        let mut snapshot = Self { claims: claims.clone(), ..Self::default() };
-        // Nearly all routes have one name, and that without a wildcard.
-        snapshot.exact.reserve(claims.len());
-        snapshot.ids.reserve(claims.len(), |_| 0);
+        let mut snapshot = Self {
+            claims: claims.clone(),
+            // Nearly all routes have one name, and that without a wildcard.
+            exact: Names::with_capacity(claims.len()),
+            ids: Shards::with_capacity(claims.len()),
+            ..Self::default()
+        };
         let mut conflicts = Vec::new();
         let mut newcomers = Vec::new();
         let known = old.whole_passages();
@@ -155,7 +157,7 @@ impl Snapshot {
         now: Timestamp,
     ) -> Result<&Arc<Route>, Miss> {
         let route = self.find(name, alpn).ok_or(Miss::Unknown)?;
-        match route.lifetime().phase(now) {
+        match route.phase(now) {
             Phase::Live => Ok(route),
             Phase::NotYet => Err(Miss::NotYet(Arc::clone(route))),
             Phase::Expired => Err(Miss::Expired(Arc::clone(route))),
@@ -259,12 +261,12 @@ impl Snapshot {
         if let Some(conflict) = self.conflict(route) {
             return Some((passage.claim(written), conflict));
         }
-        for (pattern, host) in route.hosts.iter().zip(0..) {
-            self.names_mut(pattern).add(pattern.name(), route, host);
+        for pattern in &route.hosts {
+            self.names_mut(pattern).add(pattern.name(), route);
         }
         let Self { ids, claims, hasher, .. } = self;
         let rehash = |spot: &Spot| hasher.hash_one(id_at(claims, *spot));
-        ids.insert_unique(hasher.hash_one(&*route.id), spot, rehash);
+        ids.insert(hasher.hash_one(&*route.id), spot, rehash);
         None
     }
 }

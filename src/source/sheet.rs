@@ -110,8 +110,8 @@ impl Sheet {
                 Ok(Some(text)) if text.is_whole => return self.take(text),
                 // It is being written: what was read may be a part of it, cut between two routes.
                 Ok(Some(_)) if attempt < ATTEMPTS => before = None,
-                Ok(Some(_)) => self.fail(Trouble::Unsettled),
-                Err(trouble) => self.fail(trouble),
+                Ok(Some(_)) => return self.fail(Trouble::Unsettled),
+                Err(trouble) => return self.fail(trouble),
             }
         }
     }
