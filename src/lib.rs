@@ -34,6 +34,7 @@ pub mod resolve;
 pub mod routing;
 pub mod server;
 pub mod source;
+pub mod store;
 pub mod systemd;
 pub mod telemetry;
 pub mod units;

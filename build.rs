@@ -1,0 +1,24 @@
+//! Turns the `.proto` files into Rust, in pure Rust: no `protoc` is needed.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::{env, fs};
+
+use prost::Message;
+
+/// The proxy's own service, and the part of etcd's that the proxy speaks.
+const FILES: [(&str, &str); 2] =
+    [("src/control/route.proto", "control.bin"), ("src/store/etcd/rpc.proto", "etcd.bin")];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    for (file, descriptors) in FILES {
+        println!("cargo::rerun-if-changed={file}");
+        let set = protox::compile([file], ["src"])?;
+        // For server reflection.
+        fs::write(out.join(descriptors), set.encode_to_vec())?;
+        tonic_prost_build::configure().compile_fds(set)?;
+    }
+    println!("cargo::rerun-if-changed=build.rs");
+    Ok(())
+}
