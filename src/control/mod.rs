@@ -1,0 +1,3 @@
+//! Reading and changing routes while the proxy runs.
+
+pub mod write;
