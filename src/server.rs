@@ -144,7 +144,12 @@ pub async fn start_on(
 
     let forward = Arc::new(Forward::new(clock));
     let clock: Arc<dyn Clock> = Arc::clone(&forward) as _;
-    let reconciler = Reconciler::new(publisher, table.clone(), Arc::clone(&clock));
+    let reconciler = Reconciler::new(
+        publisher,
+        table.clone(),
+        Arc::clone(&clock),
+        config.routes.precedence.clone(),
+    );
     let mut reports = reconciler.reports();
     let (sets, incoming) = mpsc::channel(SETS);
     let reload = Reload::default();
@@ -154,7 +159,9 @@ pub async fn start_on(
         // The reconciler was started just above and lives as long as the proxy.
         let _ = sets.send(set).await;
     }
-    if let Some(source) = file::Watched::new(&config.routes.source(), reload.clone()) {
+    if let Some(source) =
+        file::Watched::new(&config.routes.source(), reload.clone(), Arc::clone(&clock))
+    {
         sources += 1;
         control.spawn(source.run(sets));
     }
