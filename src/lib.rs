@@ -24,6 +24,7 @@ pub mod admin;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod endpoint;
 pub mod hostname;
 pub mod nearest;

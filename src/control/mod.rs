@@ -1,0 +1,8 @@
+//! The service by which routes are read and changed while the proxy runs, over gRPC.
+//!
+//! [`proto`] is `route.proto` as Rust. [`dial`] and [`client`] are the side that asks: they know a
+//! running proxy by its endpoint and nothing else of it.
+
+pub mod client;
+pub mod dial;
+pub mod proto;
