@@ -9,3 +9,4 @@ pub mod route;
 mod shards;
 pub mod snapshot;
 pub mod table;
+pub mod text;

@@ -255,7 +255,7 @@ impl Snapshot {
         }
         route.hosts.iter().find_map(|pattern| {
             let owners = self.names(pattern).owners(pattern.name().as_str());
-            let owner = owners.iter().find(|owner| overlap(owner, route))?;
+            let owner = owners.iter().find(|owner| owner.overlaps(route))?;
             let first = self.origin(&owner.id)?;
             Some(Conflict::Pattern { pattern: pattern.clone(), id: owner.id.clone(), first })
         })
@@ -284,15 +284,6 @@ impl Snapshot {
 
 fn id_at(claims: &Claims, spot: Spot) -> &str {
     spot.written(claims).map_or("", |written| &*written.route.id)
-}
-
-/// Whether one hello could take either route under the same pattern without a rule to choose.
-fn overlap(one: &Route, other: &Route) -> bool {
-    let (own, theirs) = (one.alpn(), other.alpn());
-    if own.is_empty() || theirs.is_empty() {
-        return own.is_empty() && theirs.is_empty();
-    }
-    own.iter().any(|name| theirs.contains(name))
 }
 
 impl std::borrow::Borrow<str> for Hostname {
