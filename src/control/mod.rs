@@ -19,6 +19,7 @@ mod serve;
 mod service;
 pub mod tls;
 mod unix;
+pub mod write;
 
 use std::fmt;
 use std::io;

@@ -5,6 +5,7 @@ pub mod expiry;
 pub mod explain;
 pub mod few;
 pub mod names;
+pub mod removal;
 pub mod route;
 mod shards;
 pub mod snapshot;
