@@ -5,7 +5,6 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use jiff::SignedDuration;
 use serde_json::json;
@@ -15,10 +14,8 @@ use super::report::{Style, complain, complain_all, print};
 use super::{ConfigArgument, Format, Status};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::Config;
-use crate::hostname::Hostname;
 use crate::outcome::Outcome;
-use crate::routing::route::Route;
-use crate::routing::snapshot::{Miss, Snapshot};
+use crate::routing::explain::{Explanation, Verdict, explain};
 use crate::units::Period;
 use crate::wire::client_hello::Alpn;
 
@@ -78,83 +75,38 @@ pub(super) fn run(arguments: &Arguments, style: Style, format: Format) -> Status
         Some(At::In(period)) => clock_now.saturating_add(period).unwrap_or(Timestamp::MAX),
     };
     let alpn = Alpn::from_names(arguments.alpn.iter().map(String::as_bytes));
-    let mut answer = Answer::new(&arguments.host, &alpn, at, &snapshot);
-    answer.from = arguments.from;
+    let explanation = explain(&snapshot, &arguments.host, &alpn, at);
+    let answer = Answer { explanation, from: arguments.from };
     print(&match format {
-        Format::Json => format!("{}\n", answer.json(&snapshot)),
-        Format::Table => answer.prose(&snapshot, style),
+        Format::Json => format!("{}\n", answer.json()),
+        Format::Table => answer.prose(style),
     });
-    if answer.outcome.is_none() { Status::Done } else { Status::Refused }
+    match answer.explanation.verdict {
+        Verdict::Allowed(_) => Status::Done,
+        Verdict::NoName(_) | Verdict::Missed(_) => Status::Refused,
+    }
 }
 
-/// What would happen; no outcome means that the client is let through.
+/// What is told of it.
 struct Answer {
-    host: String,
+    explanation: Explanation,
     from: Option<IpAddr>,
-    at: Timestamp,
-    outcome: Option<Outcome>,
-    why: Option<String>,
-    route: Option<Arc<Route>>,
 }
 
 impl Answer {
-    fn new(host: &str, alpn: &Alpn, at: Timestamp, snapshot: &Snapshot) -> Self {
-        let refused = |outcome, why: String, route| Self {
-            host: host.to_owned(),
-            from: None,
-            at,
-            outcome: Some(outcome),
-            why: Some(why),
-            route,
-        };
-        let name: Hostname = match host.parse() {
-            Ok(name) => name,
-            Err(error) => {
-                let why = format!("{error}");
-                return refused(Outcome::InvalidSni, why, None);
-            }
-        };
-        match snapshot.lookup(&name, alpn, at) {
-            Ok(route) => Self {
-                host: name.to_string(),
-                from: None,
-                at,
-                outcome: None,
-                why: None,
-                route: Some(Arc::clone(route)),
-            },
-            Err(miss) => {
-                let outcome = Outcome::from(&miss);
-                match miss {
-                    Miss::Unknown => {
-                        let why = "no route covers this name with these protocols";
-                        refused(outcome, why.to_owned(), None)
-                    }
-                    Miss::NotYet(route) => {
-                        let from = route.lifetime().not_before.unwrap_or(at);
-                        refused(outcome, format!("the route begins at {from}"), Some(route))
-                    }
-                    Miss::Expired(route) => {
-                        let end = route.lifetime().expires_at.unwrap_or(at);
-                        refused(outcome, format!("the route ended at {end}"), Some(route))
-                    }
-                }
-            }
-        }
-    }
-
-    fn prose(&self, snapshot: &Snapshot, style: Style) -> String {
-        let mut text = match (&self.outcome, &self.why) {
+    fn prose(&self, style: Style) -> String {
+        let Explanation { host, at, verdict, origin } = &self.explanation;
+        let mut text = match (verdict.refusal(), verdict.why()) {
             (Some(outcome), Some(why)) => {
-                format!("{} is refused: {} ({why})\n", self.host, style.bad(outcome.word()))
+                format!("{host} is refused: {} ({why})\n", style.bad(outcome.word()))
             }
-            _ => format!("{} is {}\n", self.host, style.good("let through")),
+            _ => format!("{host} is {}\n", style.good("let through")),
         };
         let mut line = |word: &str, value: String| {
             let _ = writeln!(text, "  {} {value}", style.faint(&format!("{word:<8}")));
         };
-        if let Some(route) = &self.route {
-            let origin = snapshot.origin(&route.id).map(|origin| origin.to_string());
+        if let Some(route) = verdict.route() {
+            let origin = origin.as_ref().map(ToString::to_string);
             line("route", format!("{} ({})", route.id, origin.unwrap_or_default()));
             if let Some(app) = route.app() {
                 line("app", app.to_string());
@@ -163,23 +115,24 @@ impl Answer {
             line("backends", joined(&route.backends));
             line("mode", "passthrough: TLS ends in the backend".to_owned());
             match route.lifetime().expires_at {
-                Some(end) => line("until", format!("{end}, {}", remaining(self.at, end))),
+                Some(end) => line("until", format!("{end}, {}", remaining(*at, end))),
                 None => line("until", "no end date".to_owned()),
             }
         }
         if let Some(from) = self.from {
             line("from", from.to_string());
         }
-        line("at", self.at.to_string());
+        line("at", at.to_string());
         text
     }
 
-    fn json(&self, snapshot: &Snapshot) -> serde_json::Value {
-        let route = self.route.as_ref().map(|route| {
+    fn json(&self) -> serde_json::Value {
+        let Explanation { host, at, verdict, origin } = &self.explanation;
+        let route = verdict.route().map(|route| {
             json!({
                 "id": &*route.id,
                 "app": route.app().map(|app| &**app),
-                "origin": snapshot.origin(&route.id).map(|origin| origin.to_string()),
+                "origin": origin.as_ref().map(ToString::to_string),
                 "hosts": route.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "backends": route.backends.iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "not_before": route.lifetime().not_before.map(|time| time.to_string()),
@@ -187,12 +140,12 @@ impl Answer {
             })
         });
         json!({
-            "host": self.host,
+            "host": host,
             "from": self.from,
-            "at": self.at.to_string(),
-            "allowed": self.outcome.is_none(),
-            "outcome": self.outcome.map(Outcome::word),
-            "why": self.why,
+            "at": at.to_string(),
+            "allowed": verdict.refusal().is_none(),
+            "outcome": verdict.refusal().map(Outcome::word),
+            "why": verdict.why(),
             "route": route,
         })
     }

@@ -247,16 +247,6 @@ fn find<C>(
     Err(Outcome::Internal)
 }
 
-impl From<&Miss> for Outcome {
-    fn from(miss: &Miss) -> Self {
-        match miss {
-            Miss::Unknown => Self::UnknownName,
-            Miss::NotYet(_) => Self::NotYetValid,
-            Miss::Expired(_) => Self::ExpiredName,
-        }
-    }
-}
-
 /// The record in the making, as small as it can be kept; written when it is dropped, however that
 /// comes about.
 struct Draft {

@@ -2,6 +2,7 @@
 
 pub mod claims;
 pub mod expiry;
+pub mod explain;
 pub mod few;
 pub mod names;
 pub mod removal;

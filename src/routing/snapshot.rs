@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::hostname::{Hostname, Pattern};
+use crate::outcome::Outcome;
 use crate::routing::claims::{Claims, Passage, Written};
 use crate::routing::expiry::Calendar;
 use crate::routing::names::{Hasher, Names};
@@ -62,6 +63,16 @@ pub enum Miss {
     NotYet(Arc<Route>),
     /// The route that does has ended.
     Expired(Arc<Route>),
+}
+
+impl From<&Miss> for Outcome {
+    fn from(miss: &Miss) -> Self {
+        match miss {
+            Miss::Unknown => Self::UnknownName,
+            Miss::NotYet(_) => Self::NotYetValid,
+            Miss::Expired(_) => Self::ExpiredName,
+        }
+    }
 }
 
 /// Why a claim cannot stand beside those already in.
