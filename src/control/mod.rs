@@ -4,5 +4,6 @@
 //! running proxy by its endpoint and nothing else of it.
 
 pub mod client;
+pub mod convert;
 pub mod dial;
 pub mod proto;
