@@ -31,6 +31,7 @@ pub mod nearest;
 pub mod outcome;
 pub mod proxy;
 pub mod reconcile;
+pub mod registry;
 pub mod resolve;
 pub mod routing;
 pub mod server;

@@ -235,7 +235,13 @@ mod tests {
         let document = read(&source, text);
         assert!(document.faults.is_empty(), "{:?}", document.faults);
         let claims = document.claims;
-        reconciler.take(RouteSet { source, claims, faults: Vec::new(), left_out: 0 });
+        reconciler.take(RouteSet {
+            source,
+            claims,
+            faults: Vec::new(),
+            left_out: 0,
+            revision: None,
+        });
         reconciler.reconcile();
     }
 

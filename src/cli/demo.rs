@@ -139,6 +139,7 @@ impl Demo {
             claims: claims.collect(),
             faults: Vec::new(),
             left_out: 0,
+            revision: None,
             source: Arc::clone(&source),
         }
     }

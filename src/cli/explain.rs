@@ -15,7 +15,7 @@ use super::{ConfigArgument, Format, Status};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::Config;
 use crate::control::client::Error;
-use crate::control::convert::to_message;
+use crate::control::convert::message;
 use crate::control::proto::{ExplainRequest, ExplainResponse, RouteState};
 use crate::outcome::Outcome;
 use crate::routing::explain::{Explanation, explain};
@@ -118,7 +118,7 @@ fn tell(
 fn told(explanation: &Explanation) -> ExplainResponse {
     let Explanation { host, at, verdict, origin } = explanation;
     let route = verdict.route().map(|route| RouteState {
-        route: Some(to_message(route)),
+        route: Some(message(route)),
         origin: origin.as_ref().map(ToString::to_string).unwrap_or_default(),
         ..RouteState::default()
     });

@@ -7,7 +7,7 @@ use crate::wire::alert::Answer;
 
 /// A route as the service tells it.
 #[must_use]
-pub fn to_message(route: &Route) -> proto::Route {
+pub fn message(route: &Route) -> proto::Route {
     let lifetime = route.lifetime();
     let text = |items: Vec<String>| items;
     let grace = lifetime.grace.unsigned_abs();

@@ -249,15 +249,23 @@ impl Snapshot {
         }
     }
 
-    fn conflict(&self, route: &Route) -> Option<Conflict> {
-        if let Some(first) = self.origin(&route.id) {
+    /// Why a route could not stand beside those of this snapshot whose origin counts.
+    #[must_use]
+    pub fn conflict_with(
+        &self,
+        route: &Route,
+        counts: impl Fn(&Origin) -> bool,
+    ) -> Option<Conflict> {
+        if let Some(first) = self.origin(&route.id).filter(&counts) {
             return Some(Conflict::Id { id: route.id.clone(), first });
         }
         route.hosts.iter().find_map(|pattern| {
             let owners = self.names(pattern).owners(pattern.name().as_str());
-            let owner = owners.iter().find(|owner| overlap(owner, route))?;
-            let first = self.origin(&owner.id)?;
-            Some(Conflict::Pattern { pattern: pattern.clone(), id: owner.id.clone(), first })
+            let mut rivals = owners.iter().filter(|owner| owner.overlaps(route));
+            rivals.find_map(|owner| {
+                let first = self.origin(&owner.id).filter(&counts)?;
+                Some(Conflict::Pattern { pattern: pattern.clone(), id: owner.id.clone(), first })
+            })
         })
     }
 
@@ -269,7 +277,7 @@ impl Snapshot {
         spot: Spot,
     ) -> Option<(Claim, Conflict)> {
         let route = &written.route;
-        if let Some(conflict) = self.conflict(route) {
+        if let Some(conflict) = self.conflict_with(route, |_| true) {
             return Some((passage.claim(written), conflict));
         }
         for pattern in &route.hosts {
@@ -284,15 +292,6 @@ impl Snapshot {
 
 fn id_at(claims: &Claims, spot: Spot) -> &str {
     spot.written(claims).map_or("", |written| &*written.route.id)
-}
-
-/// Whether one hello could take either route under the same pattern without a rule to choose.
-fn overlap(one: &Route, other: &Route) -> bool {
-    let (own, theirs) = (one.alpn(), other.alpn());
-    if own.is_empty() || theirs.is_empty() {
-        return own.is_empty() && theirs.is_empty();
-    }
-    own.iter().any(|name| theirs.contains(name))
 }
 
 impl std::borrow::Borrow<str> for Hostname {

@@ -14,6 +14,8 @@ mod pieces;
 pub mod place;
 mod sheet;
 mod shelf;
+pub mod stored;
+mod tell;
 mod watch;
 
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::routing::claims::Claims;
+use crate::store::Revision;
 
 pub use fault::{Fault, FaultKind};
 
@@ -35,6 +38,8 @@ pub struct RouteSet {
     pub faults: Vec<Fault>,
     /// How many routes were left out for that.
     pub left_out: usize,
+    /// If they come from a store: the newest of its transactions that is in them.
+    pub revision: Option<Revision>,
 }
 
 /// Who supplies routes.

@@ -5,6 +5,8 @@
 //! or none, and tell every change in its order to whoever watches. Nothing here knows what the
 //! values mean.
 
+pub mod embedded;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::cli::check::read_routes;
 use crate::cli::report::Finding;
-use crate::control::convert::to_message;
+use crate::control::convert::message;
 use crate::control::proto::Route;
 use crate::routing::snapshot::Snapshot;
 use crate::source::document;
@@ -27,7 +27,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Route>, Vec<Finding>> {
     let (snapshot, findings) =
         if path == Path::new("-") { read_standard_input() } else { read_routes(path) };
     if findings.is_empty() {
-        Ok(snapshot.claims().map(|written| to_message(&written.route)).collect())
+        Ok(snapshot.claims().map(|written| message(&written.route)).collect())
     } else {
         Err(findings)
     }

@@ -14,7 +14,7 @@ use crate::cli::words::{When, parse_since, remaining};
 use crate::cli::{Format, Status};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::control::client::Error;
-use crate::control::convert::to_message;
+use crate::control::convert::message;
 use crate::control::proto::history_record::Change;
 use crate::control::proto::{HistoryRecord, HistoryRequest, HistoryResponse, Route};
 
@@ -145,7 +145,7 @@ fn told(change: &Change) -> (String, Tone) {
 fn route(text: &str) -> Option<Route> {
     let source: Arc<str> = "history".into();
     let (snapshot, _) = draft::judge(&source, text);
-    snapshot.claims().next().map(|written| to_message(&written.route))
+    snapshot.claims().next().map(|written| message(&written.route))
 }
 
 fn record_json(record: &HistoryRecord) -> Value {

@@ -1,0 +1,363 @@
+//! All stored routes as of one revision, kept by whoever follows the store.
+//!
+//! Routes lie by their ids in leaves of some hundred, each of which is a passage of claims: a change
+//! copies one leaf, and the whole set is handed on by counting references. An index of their names
+//! judges in one step whether a new route may stand beside them. What is stored but is no route has
+//! a place of its own. How a text becomes a route is not known here.
+
+use std::collections::BTreeMap;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+
+use crate::hostname::Pattern;
+use crate::registry::history::Head;
+use crate::routing::claims::{Claims, Passage, Written};
+use crate::routing::names::Hasher;
+use crate::routing::route::Route;
+use crate::routing::text;
+use crate::store::Revision;
+
+/// The most routes of a leaf: copying so many references takes some microseconds.
+const MOST: usize = 512;
+/// Leaves that hold so few together become one.
+const FEW: usize = MOST / 4;
+
+/// All stored routes as of one revision.
+#[derive(Debug)]
+pub struct Image {
+    source: Arc<str>,
+    /// By the first id that belongs there.
+    leaves: BTreeMap<Arc<str>, Leaf>,
+    names: HashTable<Claimed>,
+    hasher: Hasher,
+    /// What is no route, by its id.
+    unreadable: BTreeMap<Arc<str>, Unreadable>,
+    routes: usize,
+    /// None within: what stands there is none.
+    head: Option<(Option<Head>, Revision)>,
+    revision: Revision,
+}
+
+/// What a store holds of one route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// A route.
+    Route(Arc<Route>),
+    /// Something else; its beginning.
+    Unreadable(Arc<str>),
+}
+
+/// A change of one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The route.
+    pub id: Arc<str>,
+    /// What is stored from then on.
+    pub value: Option<Value>,
+    /// The transaction that did it.
+    pub revision: Revision,
+}
+
+/// What is stored under one id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// What it is.
+    pub value: Value,
+    /// The transaction that wrote it.
+    pub revision: Revision,
+}
+
+#[derive(Debug)]
+struct Leaf {
+    passage: Passage,
+    /// That of each route of the passage.
+    revisions: Vec<Revision>,
+}
+
+#[derive(Debug)]
+struct Unreadable {
+    text: Arc<str>,
+    revision: Revision,
+}
+
+/// A name and who claims it.
+#[derive(Debug)]
+struct Claimed {
+    route: Arc<Route>,
+    /// Its place among the hosts of the route.
+    host: u32,
+}
+
+impl Claimed {
+    fn pattern(&self) -> Option<&Pattern> {
+        self.route.hosts.get(usize::try_from(self.host).ok()?)
+    }
+}
+
+impl Value {
+    /// What is stored, as a text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::Route(route) => text::write(route),
+            Self::Unreadable(text) => text.to_string(),
+        }
+    }
+}
+
+impl Image {
+    /// An image of nothing; `source` is where its routes say they come from.
+    #[must_use]
+    pub fn new(source: &Arc<str>) -> Self {
+        Self {
+            source: Arc::clone(source),
+            leaves: BTreeMap::new(),
+            names: HashTable::new(),
+            hasher: Hasher::default(),
+            unreadable: BTreeMap::new(),
+            routes: 0,
+            head: None,
+            revision: 0,
+        }
+    }
+
+    /// The newest transaction that it knows.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// The head of the history, and which transaction wrote it.
+    #[must_use]
+    pub fn head(&self) -> Option<(&Head, Revision)> {
+        let (head, revision) = self.head.as_ref()?;
+        Some((head.as_ref()?, *revision))
+    }
+
+    /// Which transaction wrote the head, readable or not; 0, if there is none.
+    #[must_use]
+    pub fn head_revision(&self) -> Revision {
+        self.head.as_ref().map_or(0, |(_, revision)| *revision)
+    }
+
+    /// Whether nobody can say where the history ends: nothing can be written then.
+    #[must_use]
+    pub fn has_lost_head(&self) -> bool {
+        matches!(self.head, Some((None, _)))
+    }
+
+    /// How many good routes there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.routes
+    }
+
+    /// Whether nothing is stored.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.routes == 0 && self.unreadable.is_empty()
+    }
+
+    /// What is stored under this id.
+    #[must_use]
+    pub fn of(&self, id: &str) -> Option<Stored> {
+        if let Some(Unreadable { text, revision }) = self.unreadable.get(id) {
+            let value = Value::Unreadable(Arc::clone(text));
+            return Some(Stored { value, revision: *revision });
+        }
+        let (_, leaf) = self.leaf(id)?;
+        let at = leaf.find(id).ok()?;
+        let (written, revision) = (leaf.passage.written().get(at)?, leaf.revisions.get(at)?);
+        Some(Stored { value: Value::Route(Arc::clone(&written.route)), revision: *revision })
+    }
+
+    /// The good routes by their ids, behind this one.
+    pub fn after(&self, id: &str) -> impl Iterator<Item = (&Arc<Route>, Revision)> {
+        let first = self.leaf(id).map_or_else(|| "".into(), |(first, _)| Arc::clone(first));
+        let leaves = self.leaves.range(first..).map(|(_, leaf)| leaf);
+        let routes = leaves.flat_map(|leaf| {
+            let routes = leaf.passage.written().iter().map(|written| &written.route);
+            routes.zip(leaf.revisions.iter().copied())
+        });
+        let id = id.to_owned();
+        routes.skip_while(move |(route, _)| *route.id <= *id)
+    }
+
+    /// The good routes by their ids.
+    pub fn routes(&self) -> impl Iterator<Item = (&Arc<Route>, Revision)> {
+        self.after("")
+    }
+
+    /// The ids under which no route is stored, but something else.
+    pub fn unreadable(&self) -> impl Iterator<Item = (&Arc<str>, Revision)> {
+        self.unreadable.iter().map(|(id, one)| (id, one.revision))
+    }
+
+    /// The good routes as a source tells them.
+    #[must_use]
+    pub fn claims(&self) -> Claims {
+        self.leaves.values().map(|leaf| leaf.passage.clone()).collect()
+    }
+
+    /// Who has a name that a route wants, other than the route with its id.
+    pub fn rivals<'a>(
+        &'a self,
+        route: &'a Route,
+    ) -> impl Iterator<Item = (&'a Pattern, &'a Arc<Route>)> {
+        route.hosts.iter().flat_map(move |pattern| {
+            let same = self.names.iter_hash(self.hasher.hash_one(pattern));
+            let same = same.filter(move |claimed| claimed.pattern() == Some(pattern));
+            let others = same.map(|claimed| &claimed.route);
+            let others = others.filter(|other| other.id != route.id && other.overlaps(route));
+            others.map(move |other| (pattern, other))
+        })
+    }
+
+    /// Takes over what changed; `changes` have each id once. `head` is told where it changed, and none
+    /// within if it cannot be read any more.
+    pub fn apply(
+        &mut self,
+        mut changes: Vec<Change>,
+        head: Option<(Option<Head>, Revision)>,
+        revision: Revision,
+    ) {
+        changes.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+        let mut rest = changes.as_slice();
+        while let Some(change) = rest.first() {
+            let (first, end) = self.bounds(&change.id);
+            let inside = rest.partition_point(|one| end.as_ref().is_none_or(|end| one.id < *end));
+            let (run, later) = rest.split_at(inside.max(1));
+            self.rewrite(first, run);
+            rest = later;
+        }
+        self.head = head.or(self.head.take());
+        self.revision = self.revision.max(revision);
+    }
+
+    /// The leaf where an id belongs, by its first id, and where the next one begins.
+    fn bounds(&self, id: &Arc<str>) -> (Option<Arc<str>>, Option<Arc<str>>) {
+        let first = self.leaf(id).map(|(first, _)| Arc::clone(first));
+        // What stands before the first leaf belongs to that one.
+        let first = first.or_else(|| self.leaves.keys().next().cloned());
+        let next = first.as_ref().and_then(|first| {
+            let behind = (std::ops::Bound::Excluded(first), std::ops::Bound::Unbounded);
+            self.leaves.range::<Arc<str>, _>(behind).next()
+        });
+        let end = next.map(|(end, _)| Arc::clone(end));
+        (first, end)
+    }
+
+    fn leaf(&self, id: &str) -> Option<(&Arc<str>, &Leaf)> {
+        let upto = (std::ops::Bound::Unbounded, std::ops::Bound::Included(id));
+        self.leaves.range::<str, _>(upto).next_back()
+    }
+
+    /// Changes routes that all belong to one leaf.
+    fn rewrite(&mut self, first: Option<Arc<str>>, run: &[Change]) {
+        let old = first.and_then(|first| self.leaves.remove(&first));
+        let (passage, revisions) =
+            old.map_or((None, Vec::new()), |leaf| (Some(leaf.passage), leaf.revisions));
+        let known = passage.as_ref().map(Passage::written).unwrap_or_default();
+        let mut before = known.iter().zip(revisions).peekable();
+        let mut now: Vec<(Written, Revision)> = Vec::with_capacity(known.len() + run.len());
+        let mut is_same = passage.is_some();
+        for Change { id, value, revision } in run {
+            while let Some((written, revision)) =
+                before.next_if(|(written, _)| written.route.id < *id)
+            {
+                now.push((written.clone(), revision));
+            }
+            let old = before.next_if(|(written, _)| written.route.id == *id);
+            self.unreadable.remove(id);
+            let (route, text) = match value {
+                Some(Value::Route(route)) => (Some(route), None),
+                Some(Value::Unreadable(text)) => (None, Some(text)),
+                None => (None, None),
+            };
+            if let Some(text) = text {
+                let unreadable = Unreadable { text: Arc::clone(text), revision: *revision };
+                self.unreadable.insert(Arc::clone(id), unreadable);
+            }
+            // An equal route stays the value that it was.
+            if let (Some((written, _)), Some(route)) = (&old, route)
+                && written.route == *route
+            {
+                now.push(((*written).clone(), *revision));
+                continue;
+            }
+            is_same &= old.is_none() && route.is_none();
+            if let Some((written, _)) = old {
+                self.forget(&written.route);
+            }
+            if let Some(route) = route {
+                self.learn(route);
+                let written = Written { route: Arc::clone(route), line: 0, column: 0 };
+                now.push((written, *revision));
+            }
+        }
+        now.extend(before.map(|(written, revision)| (written.clone(), revision)));
+        match passage {
+            Some(passage) if is_same => {
+                let revisions = now.into_iter().map(|(_, revision)| revision).collect();
+                self.plant(Leaf { passage, revisions });
+            }
+            _ => self.plant_all(now),
+        }
+    }
+
+    /// Puts routes into leaves; where they are few, together with those behind them.
+    fn plant_all(&mut self, mut routes: Vec<(Written, Revision)>) {
+        let Some((first, _)) = routes.first() else { return };
+        let behind = (std::ops::Bound::Included(&*first.route.id), std::ops::Bound::Unbounded);
+        let next = self.leaves.range::<str, _>(behind).next();
+        let next = next.filter(|(_, leaf)| leaf.revisions.len() + routes.len() <= FEW);
+        if let Some(next) = next.map(|(first, _)| Arc::clone(first))
+            && let Some(leaf) = self.leaves.remove(&next)
+        {
+            routes.extend(leaf.passage.written().iter().cloned().zip(leaf.revisions));
+        }
+        // Two halves rather than a full one and a rest.
+        let leaves = routes.len().div_ceil(MOST).max(1);
+        for part in routes.chunks(routes.len().div_ceil(leaves)) {
+            let (written, revisions) = part.iter().cloned().unzip();
+            self.plant(Leaf { passage: Passage::new(&self.source, 0, written), revisions });
+        }
+    }
+
+    fn plant(&mut self, leaf: Leaf) {
+        if let Some(first) = leaf.passage.written().first() {
+            self.leaves.insert(Arc::clone(&first.route.id), leaf);
+        }
+    }
+
+    fn learn(&mut self, route: &Arc<Route>) {
+        self.routes += 1;
+        let Self { names, hasher, .. } = self;
+        for (pattern, host) in route.hosts.iter().zip(0..) {
+            let claimed = Claimed { route: Arc::clone(route), host };
+            let rehash =
+                |claimed: &Claimed| claimed.pattern().map_or(0, |own| hasher.hash_one(own));
+            names.insert_unique(hasher.hash_one(pattern), claimed, rehash);
+        }
+    }
+
+    fn forget(&mut self, route: &Arc<Route>) {
+        self.routes -= 1;
+        for pattern in &route.hosts {
+            let is_it = |claimed: &Claimed| {
+                Arc::ptr_eq(&claimed.route, route) && claimed.pattern() == Some(pattern)
+            };
+            if let Ok(found) = self.names.find_entry(self.hasher.hash_one(pattern), is_it) {
+                found.remove();
+            }
+        }
+    }
+}
+
+impl Leaf {
+    fn find(&self, id: &str) -> Result<usize, usize> {
+        self.passage.written().binary_search_by(|written| (*written.route.id).cmp(id))
+    }
+}

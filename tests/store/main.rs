@@ -1,0 +1,13 @@
+//! The stores: one contract for all of them, and what each owes beyond it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "in a test a panic is the verdict"
+)]
+
+mod contract;
+mod embedded;
+mod model;
