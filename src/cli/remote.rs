@@ -25,7 +25,8 @@ const PAGE: u32 = 1000;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Running proxy")]
 pub(super) struct AdminArguments {
-    /// Where the running proxy is asked [default: unix:/run/mse-proxy/admin.sock].
+    /// Where the running proxy is asked: `unix:PATH` or `https://HOST:PORT`; without, at the
+    /// socket of the machine's own.
     #[arg(
         long,
         global = true,

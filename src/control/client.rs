@@ -285,8 +285,10 @@ impl Client {
     fn judge(&self, status: &Status, patience: Duration) -> Error {
         let is_ours = std::error::Error::source(status).is_some();
         match (self.dialer.take_failure(), status.code()) {
-            (Some(Failure::Opening(error)), _) => Error::Unreachable(error),
-            (Some(Failure::Reading(error @ dial::Error::Tls(_))), _) => Error::Unreachable(error),
+            // A certificate that is refused shows only when something is read.
+            (Some(Failure::Opening(error) | Failure::Reading(error @ dial::Error::Tls(_))), _) => {
+                Error::Unreachable(error)
+            }
             (Some(Failure::Reading(error)), _) => Error::Lost(error.to_string()),
             (None, Code::DeadlineExceeded) => Error::Silent(patience),
             (None, Code::Cancelled) if is_ours => Error::Silent(patience),

@@ -26,12 +26,8 @@ pub(in crate::cli) struct Arguments {
     /// Only tell what would change.
     #[arg(long)]
     dry_run: bool,
-    /// Cut live connections without asking.
-    #[arg(long, short)]
-    yes: bool,
-    /// Remove as many routes as it takes, whatever routes.max_removed_percent says.
-    #[arg(long)]
-    allow_removal: bool,
+    #[command(flatten)]
+    agreed: Agreed,
     /// Leave stored routes that the file does not name as they are.
     #[arg(long)]
     keep_others: bool,
@@ -41,6 +37,17 @@ pub(in crate::cli) struct Arguments {
     /// Only if no stored route was changed after this revision.
     #[arg(long, value_name = "REVISION")]
     if_revision: Option<u64>,
+}
+
+/// What is agreed to beforehand.
+#[derive(Debug, clap::Args)]
+struct Agreed {
+    /// Cut live connections without asking.
+    #[arg(long, short)]
+    yes: bool,
+    /// Remove as many routes as it takes, whatever `routes.max_removed_percent` says.
+    #[arg(long)]
+    allow_removal: bool,
 }
 
 pub(super) async fn run(arguments: &Arguments, remote: &Remote) -> Result<Status, Error> {
@@ -67,7 +74,7 @@ pub(super) async fn run(arguments: &Arguments, remote: &Remote) -> Result<Status
     if voice.format == Format::Table {
         print(&rows(&expected, voice.style));
     }
-    if sum.cut_connections > 0 && !arguments.yes && !agree(&sum, remote) {
+    if sum.cut_connections > 0 && !arguments.agreed.yes && !agree(&sum, remote) {
         return Ok(Status::Refused);
     }
     let revision = match arguments.in_steps {
@@ -125,7 +132,7 @@ impl Plan<'_> {
             routes: self.routes.clone(),
             dry_run,
             if_revision: Some(self.revision),
-            allow_removal: self.arguments.allow_removal,
+            allow_removal: self.arguments.agreed.allow_removal,
             keep_others: self.arguments.keep_others,
             ..ApplyRequest::default()
         };
@@ -145,7 +152,7 @@ impl Plan<'_> {
                 removals: gone.into_iter().map(|one| one.id).collect(),
                 keep_others: true,
                 if_revision: Some(revision),
-                allow_removal: self.arguments.allow_removal,
+                allow_removal: self.arguments.agreed.allow_removal,
                 ..ApplyRequest::default()
             };
             match self.remote.client.apply(request).await {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::draft;
+use super::verify::Known;
 use crate::cli::remote::Remote;
 use crate::cli::report::print;
 use crate::cli::shown::{changes, gist, instant, route_json};
@@ -35,6 +36,9 @@ pub(in crate::cli) struct Arguments {
     /// Check the whole chain of records, and name the first that was tampered with.
     #[arg(long, conflicts_with_all = ["since", "limit"])]
     verify: bool,
+    /// Also check that this record is still the one whose digest was noted down.
+    #[arg(long, value_name = "NUMBER:DIGEST", requires = "verify")]
+    known: Option<Known>,
 }
 
 const COLUMNS: [Column; 6] = [
@@ -48,7 +52,7 @@ const COLUMNS: [Column; 6] = [
 
 pub(super) async fn run(arguments: &Arguments, remote: &Remote) -> Result<Status, Error> {
     if arguments.verify {
-        return super::verify::run(remote).await;
+        return super::verify::run(arguments.known.as_ref(), remote).await;
     }
     let now = SystemClock.now();
     let (records, are_all) = newest(arguments, remote, now).await?;

@@ -26,7 +26,7 @@ pub(super) enum Command {
     /// Show one route, as it stands.
     Show(show::Arguments),
     /// Create a route, or change what is given of one that is there.
-    Set(set::Arguments),
+    Set(Box<set::Arguments>),
     /// Remove routes.
     #[command(visible_alias = "rm")]
     Remove(remove::Arguments),

@@ -27,7 +27,8 @@ pub(in crate::cli) struct Arguments {
     /// A new route without one takes its own id.
     #[arg(long = "host", value_name = "HOST", value_delimiter = ',')]
     hosts: Vec<String>,
-    /// Where it leads: ip:port, name:port or unix:/path; may be repeated, in the order of preference.
+    /// Where it leads: `ip:port`, `name:port` or `unix:/path`; may be repeated, in the order of
+    /// preference.
     #[arg(long = "backend", value_name = "BACKEND", value_delimiter = ',')]
     backends: Vec<String>,
     /// When it ends: an RFC 3339 time, from now as +4h, or never.
@@ -52,7 +53,7 @@ pub(in crate::cli) struct Arguments {
     /// Only for hellos that offer one of these protocols.
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     alpn: Option<Vec<String>>,
-    /// How its refused clients are answered: close, close_notify or alert.
+    /// How its refused clients are answered: `close`, `close_notify` or `alert`.
     #[arg(long)]
     refusal: Option<String>,
     /// How many connections at once; 0 is no limit.
@@ -214,6 +215,8 @@ fn tell(
         Some(before) => changes(before, route),
         None => vec![gist(route)],
     };
-    let lines: String = lines.iter().map(|line| format!("  {line}\n")).collect();
-    print(&format!("{id} is {} at revision {revision}\n{lines}", style.good("set")));
+    print(&format!("{id} is {} at revision {revision}\n", style.good("set")));
+    for line in lines {
+        print(&format!("  {line}\n"));
+    }
 }

@@ -141,7 +141,7 @@ impl Watcher<'_> {
         let WatchResponse { revision, events, is_initial, is_complete } = response;
         if !is_initial {
             for event in events {
-                self.change(revision, event.id, event.route)?;
+                self.change(revision, &event.id, event.route)?;
             }
             self.seen = Some(revision);
             return Ok(());
@@ -172,28 +172,28 @@ impl Watcher<'_> {
         let is_gone = |id: &&String| !fresh.contains_key(*id);
         let gone: Vec<String> = self.known.keys().filter(is_gone).cloned().collect();
         for id in gone {
-            self.change(revision, id, None)?;
+            self.change(revision, &id, None)?;
         }
         for (id, route) in fresh {
             if self.known.get(&id) != Some(&route) {
-                self.change(revision, id, Some(route))?;
+                self.change(revision, &id, Some(route))?;
             }
         }
         Ok(())
     }
 
-    fn change(&mut self, revision: u64, id: String, route: Option<Route>) -> Result<(), Unread> {
+    fn change(&mut self, revision: u64, id: &str, route: Option<Route>) -> Result<(), Unread> {
         let Some(route) = route else {
-            self.known.remove(&id);
-            return self.tell(revision, Change::Removed, &id, None, &[]);
+            self.known.remove(id);
+            return self.tell(revision, Change::Removed, id, None, &[]);
         };
-        let before = self.known.insert(id.clone(), route.clone());
+        let before = self.known.insert(id.to_owned(), route.clone());
         let (change, lines) = match &before {
             Some(before) => (Change::Changed, changes(before, &route)),
             None if self.knows_all => (Change::Added, vec![gist(&route)]),
             None => (Change::Set, vec![gist(&route)]),
         };
-        self.tell(revision, change, &id, Some(&route), &lines)
+        self.tell(revision, change, id, Some(&route), &lines)
     }
 
     fn tell(
