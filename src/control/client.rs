@@ -266,8 +266,9 @@ impl Client {
             };
             debug!(attempt, "{name}: {error}");
             was_sent |= !matches!(error, Error::Unreachable(_));
-            // Nobody there at all is no proxy that restarts.
-            let is_over = attempt == ATTEMPTS || !was_sent;
+            // Nobody there at all is no proxy that restarts; and who only looks has waited enough.
+            let is_silent = matches!(error, Error::Silent(_)) && request_id.is_none();
+            let is_over = attempt == ATTEMPTS || !was_sent || is_silent;
             match request_id {
                 Some(request_id) if error.is_open() && is_over && was_sent => {
                     return Err(Error::Unsure { request_id, cause: Box::new(error) });
