@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-use crate::admin;
+use crate::admin::Http;
+use crate::control::{address, tls};
 use crate::nearest::nearest;
 use crate::proxy::connections::OnRemove;
 use crate::proxy::{backend, drain, limits, listener, peek, relay};
@@ -29,7 +30,7 @@ const NO_KEYS: [&str; 4] =
     ["MSE_PROXY_ADMIN", "MSE_PROXY_ADMIN_CA", "MSE_PROXY_ADMIN_CERT", "MSE_PROXY_ADMIN_KEY"];
 
 /// Keys without a default, which therefore do not show in the default's own text.
-const UNSET: [(&str, &str); 1] = [("routes", "path")];
+const UNSET: [(&str, &str); 2] = [("routes", "path"), ("admin", "tls")];
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -51,8 +52,8 @@ pub struct Config {
     pub limits: limits::Settings,
     /// How a stop goes.
     pub drain: drain::Settings,
-    /// What is served to monitoring.
-    pub admin: admin::Settings,
+    /// Where it is watched and changed.
+    pub admin: Admin,
     /// What is counted.
     pub telemetry: metrics::Settings,
     /// Log and access log.
@@ -78,6 +79,19 @@ impl Routes {
     pub fn source(&self) -> file::Settings {
         file::Settings { path: self.path.clone(), strict: self.strict }
     }
+}
+
+/// The section `admin`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// Where metrics, probes and the status page are served.
+    pub http: Http,
+    /// Where routes are read and changed.
+    pub grpc: address::Address,
+    /// What that takes over TCP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<tls::Settings>,
 }
 
 /// The section `refusal`.

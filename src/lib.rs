@@ -18,7 +18,7 @@
 //!   takes);
 //! - where routes come from and what the proxy says of itself: [`source`], [`telemetry`];
 //! - reaching out and carrying bytes: [`proxy`];
-//! - putting together: [`reconcile`], [`admin`], [`config`], [`server`], [`cli`].
+//! - putting together: [`reconcile`], [`admin`], [`control`], [`config`], [`server`], [`cli`].
 
 pub mod admin;
 pub mod cli;

@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 use crate::admin::{self, Admin, Eyes, Readiness};
 use crate::clock::{Clock, Forward};
 use crate::config::Config;
+use crate::control::{self, Control, address::Address};
 use crate::proxy::accept::accept;
 use crate::proxy::backend::addresses::Addresses;
 use crate::proxy::backend::connect::Dialer;
@@ -58,6 +59,15 @@ pub enum StartError {
     /// The address of the status page and metrics cannot be had.
     #[error("admin.http: {0}")]
     Admin(ListenError),
+    /// The control service cannot be had where it was asked for.
+    #[error("admin.grpc = \"{address}\": {error}")]
+    Control {
+        /// Where.
+        address: Address,
+        /// Why not.
+        #[source]
+        error: control::OpenError,
+    },
     /// The access log cannot be opened.
     #[error("log.access: {0}")]
     AccessLog(#[from] access_log::OpenError),
@@ -81,6 +91,7 @@ pub struct Running {
     workers: Vec<JoinHandle<()>>,
     control: JoinSet<()>,
     admin: Option<Admin>,
+    grpc: Option<Control>,
 }
 
 /// What can be seen of a proxy from outside, also while it stops. Cheap to clone.
@@ -135,7 +146,8 @@ pub async fn start_on(
     fixed: Vec<RouteSet>,
 ) -> Result<Running, StartError> {
     let addresses: Vec<_> = doors.iter().map(Door::address).collect();
-    let admin_door = admin::open(&config.admin).map_err(StartError::Admin)?;
+    let admin_door = admin::open(config.admin.http).map_err(StartError::Admin)?;
+    let control_door = open_control(config)?;
     let log = AccessLog::open(&config.log)?;
     let (publisher, table) = table();
     let ledger = Arc::new(Ledger::new(config.limits.connections_per_route));
@@ -169,7 +181,7 @@ pub async fn start_on(
     let limits = Arc::new(Limits::new(config.limits.clone()));
     let metrics = Arc::new(Metrics::new(&config.telemetry));
     let (readiness, in_life) = watch::channel(Readiness::Starting { sources });
-    let eyes = Eyes {
+    let eyes = Arc::new(Eyes {
         table: table.clone(),
         ledger: Arc::clone(&ledger),
         limits: Arc::clone(&limits),
@@ -179,8 +191,10 @@ pub async fn start_on(
         readiness: in_life.clone(),
         started: clock.now(),
         clock: forward,
-    };
-    let admin = admin_door.map(|door| door.serve(eyes)).transpose().map_err(StartError::Thread)?;
+    });
+    let admin = admin_door.map(|door| door.serve(Arc::clone(&eyes))).transpose();
+    let admin = admin.map_err(StartError::Thread)?;
+    let grpc = control_door.map(|door| door.serve(eyes)).transpose().map_err(StartError::Thread)?;
     wait_for_sources(&mut reports, sources).await;
 
     let (stop, stopping) = watch::channel(false);
@@ -218,7 +232,22 @@ pub async fn start_on(
         workers,
         control,
         admin,
+        grpc,
     })
+}
+
+/// Opens the control service. At its usual place it is a comfort that a proxy can do without: one
+/// that may not write to /run serves all the same.
+fn open_control(config: &Config) -> Result<Option<control::Door>, StartError> {
+    let address = &config.admin.grpc;
+    match control::open(address, config.admin.tls.as_ref()) {
+        Ok(door) => Ok(door),
+        Err(error) if address.is_usual() => {
+            warn!(%error, "no control service: set admin.grpc to another place, or to \"\"");
+            Ok(None)
+        }
+        Err(error) => Err(StartError::Control { address: address.clone(), error }),
+    }
 }
 
 async fn wait_for_sources(reports: &mut watch::Receiver<Report>, sources: usize) {
@@ -272,6 +301,12 @@ impl Running {
         self.admin.as_ref().map(Admin::address)
     }
 
+    /// Where its control service is, if anywhere.
+    #[must_use]
+    pub fn grpc(&self) -> Option<&Address> {
+        self.grpc.as_ref().map(Control::address)
+    }
+
     /// Its routes.
     #[must_use]
     pub fn table(&self) -> &Table {
@@ -292,7 +327,7 @@ impl Running {
         drain(&self.vitals.ledger, &self.drain, hurry).await;
         self.close.send_replace(true);
         let (workers, log) = (std::mem::take(&mut self.workers), self.log.clone());
-        let admin = self.admin.take();
+        let (admin, grpc) = (self.admin.take(), self.grpc.take());
         let joined = tokio::task::spawn_blocking(move || {
             for worker in workers {
                 // A worker that panicked has said so already.
@@ -300,6 +335,9 @@ impl Running {
             }
             log.close(LOG_PATIENCE);
             // Last, so that a stop can be watched to its end.
+            if let Some(grpc) = grpc {
+                grpc.close();
+            }
             if let Some(admin) = admin {
                 admin.close();
             }

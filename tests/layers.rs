@@ -21,7 +21,7 @@ const FLOORS: [&[&str]; 9] = [
     &["resolve", "outcome", "routing", "store"],
     &["registry", "admission", "source", "telemetry"],
     &["probe", "proxy"],
-    &["reconcile", "control", "admin", "upgrade"],
+    &["reconcile", "admin", "control", "upgrade"],
     &["config"],
     &["server"],
     &["cli"],

@@ -10,6 +10,7 @@ use super::report::{Style, Voice, complain, complain_all};
 use super::{ConfigArgument, Status, demo, supervised};
 use crate::clock::SystemClock;
 use crate::config::Config;
+use crate::control::{self, UnixError};
 use crate::proxy::capacity::Machine;
 use crate::proxy::descriptors;
 use crate::proxy::listener::{self, ListenError, listen};
@@ -104,6 +105,7 @@ fn remedy(error: &ServeError) -> String {
             let off = "; MSE_PROXY_ADMIN_HTTP= turns metrics, probes and the status page off";
             listen_remedy(error, "ADMIN_HTTP", off)
         }
+        ServeError::Start(StartError::Control { error, .. }) => remedy_for_control(error),
         ServeError::Start(StartError::AccessLog(error)) => remedy_for_log(error).to_owned(),
         ServeError::Inherit(_) => {
             "every socket of the .socket unit must be a ListenStream= with an IP address or a port, with Accept=no\n"
@@ -132,6 +134,26 @@ fn listen_remedy(ListenError { address, error }: &ListenError, key: &str, or: &s
             "this machine has no such address (ip addr lists them)\n".to_owned()
         }
         _ => String::new(),
+    }
+}
+
+fn remedy_for_control(error: &control::OpenError) -> String {
+    let off = "; MSE_PROXY_ADMIN_GRPC= turns the control service off";
+    match error {
+        control::OpenError::Tcp(error) => {
+            listen_remedy(error, "ADMIN_GRPC", off).replace("ADMIN_GRPC=", "ADMIN_GRPC=tcp:")
+        }
+        control::OpenError::NoTls => "set admin.tls = { certificate = \"FILE\", key = \"FILE\", client_ca = \"FILE\" }, or serve it on a Unix socket\n".to_owned(),
+        control::OpenError::Tls(_) => String::new(),
+        control::OpenError::Unix(UnixError::InUse(_)) => {
+            format!("another proxy runs with this socket; stop it, or choose another path{off}\n")
+        }
+        control::OpenError::Unix(UnixError::NotASocket(_)) => {
+            "it is left alone; remove it yourself, or choose another path\n".to_owned()
+        }
+        control::OpenError::Unix(UnixError::Io { .. }) => {
+            format!("the proxy's user must be able to write to the folder; or choose another path{off}\n")
+        }
     }
 }
 

@@ -1,10 +1,162 @@
 //! The service by which routes are read and changed while the proxy runs, over gRPC.
 //!
-//! [`proto`] is `route.proto` as Rust. [`dial`] and [`client`] are the side that asks: they know a
-//! running proxy by its endpoint and nothing else of it. [`write`] is the one way to the store.
+//! [`proto`] is `route.proto` as Rust. The side that answers runs on a thread and a runtime of its
+//! own, as the admin room does: neither the data path nor the expiry of routes waits for anything
+//! that is asked here. Whoever may open the Unix socket, or has a certificate of the right
+//! authority, may do everything. [`dial`] and [`client`] are the side that asks: they know a running
+//! proxy by its endpoint and nothing else of it.
 
+mod accept;
+pub mod address;
 pub mod client;
 pub mod convert;
 pub mod dial;
+mod gate;
+mod peer;
 pub mod proto;
+mod read;
+mod serve;
+mod service;
+pub mod tls;
+mod unix;
 pub mod write;
+
+use std::fmt;
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::runtime::Builder;
+use tokio::sync::watch;
+use tracing::info;
+
+use crate::admin::Eyes;
+use crate::proxy::listener::{self, ListenError, listen};
+use accept::Listener;
+use address::Address;
+use tls::{Tls, TlsError};
+use unix::Bound;
+
+pub use unix::UnixError;
+
+/// Answers that look at every route are made on threads of their own, at most this many at a time.
+const HEAVY_THREADS: usize = 2;
+
+/// Why the control service cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The Unix socket cannot be had.
+    #[error(transparent)]
+    Unix(#[from] UnixError),
+    /// The TCP address cannot be had.
+    #[error(transparent)]
+    Tcp(#[from] ListenError),
+    /// TCP is only for clients that show a certificate.
+    #[error("over TCP it is only served with mutual TLS, and admin.tls is not set")]
+    NoTls,
+    /// TLS cannot be had.
+    #[error("admin.tls: {0}")]
+    Tls(#[from] TlsError),
+}
+
+/// A socket that listens and is not served yet.
+#[derive(Debug)]
+pub struct Door {
+    socket: Socket,
+    address: Address,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Unix(Bound),
+    Tcp(TcpListener, Tls),
+}
+
+/// Opens the socket, if one is wanted.
+///
+/// # Errors
+/// It cannot be had; nothing is left behind then.
+pub fn open(address: &Address, tls: Option<&tls::Settings>) -> Result<Option<Door>, OpenError> {
+    let (socket, address) = match address {
+        Address::Off => return Ok(None),
+        Address::Unix(path) => (Socket::Unix(Bound::open(path)?), address.clone()),
+        Address::Tcp(tcp) => {
+            let tls = Tls::load(tls.ok_or(OpenError::NoTls)?)?;
+            let mut doors = listen(&listener::Settings { addresses: vec![*tcp] }, 1)?;
+            let Some(door) = doors.pop() else { return Ok(None) };
+            let blame = |error| ListenError { address: *tcp, error };
+            let listener = door.of_worker(0).map_err(blame)?;
+            (Socket::Tcp(listener, tls), Address::Tcp(door.address()))
+        }
+    };
+    Ok(Some(Door { socket, address }))
+}
+
+/// A served door. It closes when this is dropped.
+pub struct Control {
+    address: Address,
+    stop: watch::Sender<bool>,
+    thread: JoinHandle<()>,
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Door {
+    /// Serves it on a thread of its own.
+    ///
+    /// # Errors
+    /// The system gives no thread, no runtime or no descriptor.
+    pub fn serve(self, eyes: Arc<Eyes>) -> io::Result<Control> {
+        let Self { socket, address } = self;
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(HEAVY_THREADS)
+            .thread_name("grpc-heavy")
+            .build()?;
+        let (listener, bound) = {
+            let _entered = runtime.enter();
+            match socket {
+                Socket::Unix(bound) => {
+                    let listener = tokio::net::UnixListener::from_std(bound.listener()?)?;
+                    (Listener::Unix(listener), Some(bound))
+                }
+                Socket::Tcp(listener, tls) => {
+                    let listener = tokio::net::TcpListener::from_std(listener)?;
+                    (Listener::Tcp(listener, Arc::new(tls)), None)
+                }
+            }
+        };
+        let (stop, stopping) = watch::channel(false);
+        let readiness = eyes.readiness.clone();
+        let routes = service::Routes::new(eyes);
+        let thread = std::thread::Builder::new().name("grpc".into()).spawn(move || {
+            runtime.block_on(serve::serve(listener, routes, readiness, stopping));
+            // First, so that nobody is led to a socket that answers no more.
+            drop(bound);
+            // A heavy answer that is still in the making is for nobody any more.
+            runtime.shutdown_background();
+        })?;
+        info!(%address, "control service");
+        Ok(Control { address, stop, thread })
+    }
+}
+
+impl Control {
+    /// Where it is served, with the port that the kernel chose.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Closes it. Calls that run get a moment to finish, and this blocks for as long.
+    pub fn close(self) {
+        self.stop.send_replace(true);
+        // A thread that panicked has said so already.
+        let _ = self.thread.join();
+    }
+}

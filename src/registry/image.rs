@@ -361,3 +361,146 @@ impl Leaf {
         self.passage.written().binary_search_by(|written| (*written.route.id).cmp(id))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routing::few::Few;
+    use crate::routing::route::Terms;
+    use proptest::prelude::*;
+
+    fn route(id: &str, host: &str, alpn: &[u8]) -> Arc<Route> {
+        let alpn: Box<[Box<[u8]>]> = alpn.iter().map(|name| Box::from([*name])).collect();
+        let hosts: Vec<Pattern> = vec![host.parse().unwrap()];
+        let terms = Terms { alpn, ..Terms::default() };
+        Arc::new(Route::new(id.into(), hosts, Few::default(), terms))
+    }
+
+    fn put(id: &str, host: &str, revision: Revision) -> Change {
+        let value = Some(Value::Route(route(id, host, b"")));
+        Change { id: id.into(), value, revision }
+    }
+
+    fn image() -> Image {
+        Image::new(&"store".into())
+    }
+
+    fn id(number: u16) -> String {
+        format!("r{number}")
+    }
+
+    #[test]
+    fn many_are_read_at_once_and_one_change_copies_one_leaf() {
+        let mut image = image();
+        let all = (0..10_000).map(|number| put(&format!("r{number:05}"), "a.test", 1)).collect();
+        image.apply(all, None, 1);
+        let before = image.claims();
+        assert_eq!((image.len(), before.len()), (10_000, 10_000));
+        assert!(before.passages().len() < 50, "{}", before.passages().len());
+        image.apply(vec![put("r05000", "b.test", 2)], None, 2);
+        let known: Vec<_> = before.passages().iter().map(Passage::address).collect();
+        let after = image.claims();
+        let fresh = after.passages().iter().filter(|one| !known.contains(&one.address())).count();
+        assert_eq!((fresh, after.len()), (1, 10_000));
+        // The same value again changes the revision and nothing else.
+        image.apply(vec![put("r05000", "b.test", 3)], None, 3);
+        assert_eq!(image.claims(), after);
+        assert_eq!(image.claims().passages()[0].address(), after.passages()[0].address());
+        assert_eq!(image.of("r05000").unwrap().revision, 3);
+        let one = |at: &Passage| at.written().iter().any(|one| &*one.route.id == "r05000");
+        let leaf = |claims: &Claims| claims.passages().iter().find(|at| one(at)).unwrap().address();
+        assert_eq!(leaf(&image.claims()), leaf(&after));
+    }
+
+    #[test]
+    fn what_is_no_route_keeps_a_place_of_its_own() {
+        let mut image = image();
+        let bad = |revision| {
+            let value = Some(Value::Unreadable("?".into()));
+            Change { id: "a".into(), value, revision }
+        };
+        image.apply(vec![bad(1), put("b", "b.test", 1)], None, 1);
+        assert_eq!((image.len(), image.claims().len(), image.unreadable().count()), (1, 1, 1));
+        let stored = Stored { value: Value::Unreadable("?".into()), revision: 1 };
+        assert_eq!(image.of("a"), Some(stored));
+        image.apply(vec![put("a", "a.test", 2)], None, 2);
+        assert_eq!((image.len(), image.unreadable().count()), (2, 0));
+        image.apply(vec![bad(3)], None, 3);
+        assert_eq!((image.len(), image.unreadable().count()), (1, 1));
+        assert_eq!(image.rivals(&route("x", "a.test", b"")).count(), 0);
+        image.apply(vec![Change { id: "a".into(), value: None, revision: 4 }], None, 4);
+        assert_eq!((image.of("a"), image.is_empty()), (None, false));
+    }
+
+    #[test]
+    fn a_head_stays_until_another_is_told() {
+        let mut image = image();
+        let head = Head { number: 1, digest: "d".into(), oldest: 1 };
+        image.apply(vec![], Some((Some(head.clone()), 5)), 5);
+        image.apply(vec![put("a", "a.test", 6)], None, 6);
+        assert_eq!((image.head(), image.head_revision()), (Some((&head, 5)), 5));
+        assert_eq!(image.revision(), 6);
+        image.apply(vec![], Some((None, 7)), 7);
+        assert_eq!((image.head(), image.has_lost_head()), (None, true));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(48) })]
+
+        #[test]
+        fn it_is_a_plain_map_with_a_plain_rule(
+            batches in proptest::collection::vec(
+                proptest::collection::btree_map(0..3_000_u16, (0..4_u8, 0..500_u16, 0..3_u8), 0..700),
+                1..6,
+            ),
+            asked in proptest::collection::vec((0..3_000_u16, 0..500_u16, 0..3_u8), 20),
+        ) {
+            let mut image = image();
+            let mut model: BTreeMap<String, (Arc<Route>, Revision)> = BTreeMap::new();
+            for (batch, revision) in batches.iter().zip(1..) {
+                let mut changes = Vec::new();
+                for (number, (kind, host, alpn)) in batch {
+                    let id = id(*number);
+                    let names: &[u8] = [b"" as &[u8], b"a", b"ab"][usize::from(*alpn)];
+                    let route = route(&id, &format!("h{host}.test"), names);
+                    let value = if *kind == 0 {
+                        model.remove(&id);
+                        None
+                    } else {
+                        model.insert(id.clone(), (Arc::clone(&route), revision));
+                        Some(Value::Route(route))
+                    };
+                    changes.push(Change { id: id.into(), value, revision });
+                }
+                image.apply(changes, None, revision);
+                let all: Vec<_> = image.routes().map(|(route, at)| (Arc::clone(route), at)).collect();
+                prop_assert_eq!(&all, &model.values().cloned().collect::<Vec<_>>());
+                let claims: Vec<_> = image.claims().routes().cloned().collect();
+                prop_assert!(claims.iter().eq(all.iter().map(|(route, _)| route)));
+                let sizes = image.leaves.values().map(|leaf| leaf.revisions.len());
+                prop_assert!(sizes.clone().all(|size| (1..=MOST).contains(&size)));
+                prop_assert_eq!(image.len(), model.len());
+            }
+            for (number, host, alpn) in asked {
+                let id = id(number);
+                let stored = image.of(&id).map(|stored| (stored.value, stored.revision));
+                let known = model.get(&id).map(|(route, at)| (Value::Route(Arc::clone(route)), *at));
+                prop_assert_eq!(stored, known);
+                let names: &[u8] = [b"" as &[u8], b"a", b"ab"][usize::from(alpn)];
+                let wanted = route(&id, &format!("h{host}.test"), names);
+                let mut rivals: Vec<_> = image.rivals(&wanted).map(|(_, rival)| &rival.id).collect();
+                rivals.sort_unstable();
+                let others = model.values().map(|(route, _)| route);
+                let expected: Vec<_> = others
+                    .filter(|one| one.id != wanted.id && one.hosts == wanted.hosts)
+                    .filter(|one| one.overlaps(&wanted))
+                    .map(|one| &one.id)
+                    .collect();
+                prop_assert_eq!(rivals, expected);
+                let behind: Vec<_> = image.after(&id).take(3).map(|(route, _)| &*route.id).collect();
+                let later = model.range::<str, _>((std::ops::Bound::Excluded(&*id), std::ops::Bound::Unbounded));
+                prop_assert_eq!(behind, later.take(3).map(|(id, _)| &**id).collect::<Vec<_>>());
+            }
+        }
+    }
+}

@@ -165,3 +165,119 @@ fn read(number: u64, bytes: &[u8]) -> Result<Record, Broken> {
     }
     Ok(record)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::registry::history::Change;
+    use proptest::prelude::*;
+
+    /// A history that begins with this number.
+    fn history(oldest: u64, count: u64) -> (Vec<(u64, Vec<u8>)>, Head) {
+        let mut head = Head { number: oldest - 1, digest: String::new(), oldest };
+        if oldest > 1 {
+            head.digest = digest(b"a record that is no longer kept");
+        }
+        let mut records = Vec::new();
+        for number in oldest..oldest + count {
+            let change =
+                Change { id: format!("r{number}"), before: None, after: Some("x".to_owned()) };
+            let record = Record {
+                number,
+                at: Timestamp::UNIX_EPOCH,
+                by: "unix:uid=0(root) pid=7".into(),
+                request: String::new(),
+                changes: vec![change],
+                unchanged: 0,
+                answered: None,
+                previous: std::mem::take(&mut head.digest),
+            };
+            let bytes = record.to_bytes();
+            (head.number, head.digest) = (number, digest(&bytes));
+            records.push((number, bytes));
+        }
+        (records, head)
+    }
+
+    fn verify(records: &[(u64, Vec<u8>)], head: &Head) -> Result<(), Broken> {
+        let mut chain = Chain::new(head.oldest);
+        for (number, bytes) in records {
+            chain.check(*number, bytes)?;
+        }
+        chain.finish(head)
+    }
+
+    #[test]
+    fn a_history_as_it_was_written_is_whole() {
+        for (oldest, count) in [(1, 1), (1, 20), (57, 1), (57, 20)] {
+            let (records, head) = history(oldest, count);
+            assert_eq!(verify(&records, &head), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_missing_or_put_in_is_named() {
+        let (records, head) = history(3, 10);
+        for at in 0..records.len() {
+            let mut fewer = records.clone();
+            let (number, _) = fewer.remove(at);
+            assert_eq!(verify(&fewer, &head), Err(Broken::Missing { number }));
+        }
+        assert_eq!(verify(&[], &head), Err(Broken::Missing { number: 3 }));
+        let more = history(3, 12).0;
+        let stray = Broken::Stray { number: 13, newest: 12 };
+        assert_eq!(verify(&more, &head), Err(stray.clone()));
+        assert!(stray.to_string().contains("record 13 is not known to the head"));
+        let mut exchanged = records.clone();
+        exchanged.swap(4, 5);
+        let broken = verify(&exchanged, &head).unwrap_err();
+        assert_eq!(broken.number(), 7);
+    }
+
+    #[test]
+    fn a_head_that_was_changed_is_told_of_the_newest_record() {
+        let (records, head) = history(1, 3);
+        let other = Head { digest: digest(b"x"), ..head };
+        let broken = Broken::Changed { number: 3, witness: Witness::Head };
+        assert_eq!(verify(&records, &other), Err(broken));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn whatever_is_changed_in_a_record_names_it(
+            oldest in 1..50_u64,
+            count in 1..12_u64,
+            which in any::<prop::sample::Index>(),
+            at in any::<prop::sample::Index>(),
+            byte in any::<u8>(),
+        ) {
+            let (mut records, head) = history(oldest, count);
+            let which = which.index(records.len());
+            let (number, bytes) = &mut records[which];
+            let at = at.index(bytes.len());
+            prop_assume!(bytes[at] != byte);
+            bytes[at] = byte;
+            let number = *number;
+            let broken = verify(&records, &head).unwrap_err();
+            prop_assert_eq!(broken.number(), number, "{}", broken);
+            prop_assert!(broken.to_string().contains("was tampered with"));
+        }
+
+        #[test]
+        fn a_record_that_was_written_anew_to_match_those_before_it_is_named(
+            count in 2..12_u64,
+            which in any::<prop::sample::Index>(),
+        ) {
+            let (mut records, head) = history(1, count);
+            let (number, bytes) = &mut records[which.index(usize::try_from(count).unwrap())];
+            let mut record = Record::read(bytes).unwrap();
+            record.by = "somebody else".into();
+            *bytes = record.to_bytes();
+            let number = *number;
+            prop_assert_eq!(verify(&records, &head).unwrap_err().number(), number);
+        }
+    }
+}

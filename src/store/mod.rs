@@ -6,6 +6,7 @@
 //! values mean.
 
 pub mod embedded;
+pub mod etcd;
 
 use std::fmt;
 use std::future::Future;

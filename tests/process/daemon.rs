@@ -14,6 +14,7 @@ fn it_starts_without_any_file_and_stops_on_sigterm() {
         .arg("serve")
         .env("MSE_PROXY_LISTEN_ADDRESSES", "127.0.0.1:0")
         .env("MSE_PROXY_ADMIN_HTTP", "127.0.0.1:0")
+        .env("MSE_PROXY_ADMIN_GRPC", "")
         .env("MSE_PROXY_LOG_FORMAT", "json");
     let mut daemon = Daemon::start(start);
     let mut client = daemon.dial();
@@ -32,6 +33,7 @@ fn a_port_in_use_is_told_with_a_remedy() {
         .arg("serve")
         .env("MSE_PROXY_LISTEN_ADDRESSES", address.to_string())
         .env("MSE_PROXY_ADMIN_HTTP", "127.0.0.1:0")
+        .env("MSE_PROXY_ADMIN_GRPC", "")
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
@@ -50,6 +52,7 @@ fn two_proxies_cannot_share_a_port_by_accident() {
         .arg("serve")
         .env("MSE_PROXY_LISTEN_ADDRESSES", first.address.to_string())
         .env("MSE_PROXY_ADMIN_HTTP", "127.0.0.1:0")
+        .env("MSE_PROXY_ADMIN_GRPC", "")
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
@@ -134,6 +137,7 @@ fn without_descriptors_it_waits_instead_of_spinning_and_recovers() {
         .args(["-c", "ulimit -n 80; exec \"$0\" serve", env!("CARGO_BIN_EXE_mse-proxy")])
         .env("MSE_PROXY_LISTEN_ADDRESSES", "127.0.0.1:0")
         .env("MSE_PROXY_ADMIN_HTTP", "127.0.0.1:0")
+        .env("MSE_PROXY_ADMIN_GRPC", "")
         .env("MSE_PROXY_ROUTES_PATH", &routes)
         .env("MSE_PROXY_LOG_FORMAT", "json")
         .env("MSE_PROXY_HELLO_TIMEOUT", "10m")
@@ -196,6 +200,7 @@ fn the_demo_prints_lines_that_work() {
         .args(["serve", "--demo"])
         .env("MSE_PROXY_LISTEN_ADDRESSES", "127.0.0.1:0")
         .env("MSE_PROXY_ADMIN_HTTP", "127.0.0.1:0")
+        .env("MSE_PROXY_ADMIN_GRPC", "")
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
     let mut child = start.spawn().unwrap();

@@ -10,4 +10,6 @@
 
 mod contract;
 mod embedded;
+mod etcd;
 mod model;
+mod support_etcd;

@@ -1,0 +1,211 @@
+//! From a listening socket to connections that know who is at their other end.
+//!
+//! There are at most [`MOST`] connections; one more is closed at once, which its client is told as
+//! "unavailable" at once instead of waiting for nobody knows how long. Whoever connects and says
+//! nothing holds a place only for [`PATIENCE`].
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout_at};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::Connected;
+use tracing::warn;
+
+use crate::control::peer::Peer;
+use crate::control::tls::Tls;
+
+/// How many connections there may be: operators, scripts and watchers of one proxy.
+pub(super) const MOST: usize = 64;
+/// How long a client may take until its first byte is there, TLS included.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long is waited when no connection can be accepted, for want of descriptors.
+const PAUSE: Duration = Duration::from_millis(200);
+/// How often, at the most, one kind of trouble is told.
+const SELDOM: Duration = Duration::from_secs(10);
+
+/// A socket that listens.
+#[derive(Debug)]
+pub(super) enum Listener {
+    /// For whoever may open its file.
+    Unix(UnixListener),
+    /// For whoever has a certificate.
+    Tcp(TcpListener, Arc<Tls>),
+}
+
+enum Stream {
+    Unix(UnixStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// A connection that was let in.
+pub(super) struct Admitted {
+    stream: Stream,
+    peer: Peer,
+    /// Until when its first byte must be there, while it is not.
+    silent: Option<Pin<Box<Sleep>>>,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Accepts for as long as somebody takes connections.
+pub(super) async fn accept(listener: Listener, admitted: mpsc::Sender<io::Result<Admitted>>) {
+    let places = Arc::new(Semaphore::new(MOST));
+    let mut arriving = JoinSet::new();
+    let mut seldom = Seldom::default();
+    loop {
+        while arriving.try_join_next().is_some() {}
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = admitted.closed() => return,
+        };
+        let raw = match accepted {
+            Ok(raw) => raw,
+            Err(error) => {
+                if seldom.is_due() {
+                    warn!(%error, "admin.grpc: a connection cannot be accepted");
+                }
+                sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            if seldom.is_due() {
+                warn!(most = MOST, "admin.grpc: too many connections; one more was closed");
+            }
+            continue;
+        };
+        let (admitted, began) = (admitted.clone(), Instant::now());
+        arriving.spawn(async move {
+            if let Some((stream, peer)) = raw.arrive(began + PATIENCE).await {
+                let silent = Some(Box::pin(sleep_until(began + PATIENCE)));
+                let whole = Admitted { stream, peer, silent, _place: place };
+                // Nobody takes it any more when the proxy stops.
+                let _ = admitted.send(Ok(whole)).await;
+            }
+        });
+    }
+}
+
+enum Raw {
+    Unix(UnixStream),
+    Tcp(TcpStream, Arc<Tls>),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Raw> {
+        match self {
+            Self::Unix(listener) => Ok(Raw::Unix(listener.accept().await?.0)),
+            Self::Tcp(listener, tls) => Ok(Raw::Tcp(listener.accept().await?.0, Arc::clone(tls))),
+        }
+    }
+}
+
+impl Raw {
+    /// Finds out who it is. None, if it may not come in: then it was told so, or left.
+    async fn arrive(self, until: Instant) -> Option<(Stream, Peer)> {
+        let (stream, tls) = match self {
+            Self::Unix(stream) => {
+                let peer = Peer::of_unix(&stream);
+                return Some((Stream::Unix(stream), peer));
+            }
+            Self::Tcp(stream, tls) => (stream, tls),
+        };
+        let address = stream.peer_addr().ok()?;
+        // Small frames go to and fro; a socket that does not take this is still a good one.
+        let _ = stream.set_nodelay(true);
+        let config = spawn_blocking(move || tls.current());
+        let config = timeout_at(until, config).await.ok()?.ok()?;
+        let shaken = timeout_at(until, TlsAcceptor::from(config).accept(stream)).await;
+        match shaken {
+            Ok(Ok(stream)) => {
+                let shown = stream.get_ref().1.peer_certificates()?.first()?;
+                let peer = Peer::of_certificate(shown);
+                Some((Stream::Tls(Box::new(stream)), peer))
+            }
+            Ok(Err(error)) => {
+                // No louder: anybody can cause it, as often as he likes.
+                tracing::debug!(%address, %error, "admin.grpc: no TLS with a client");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+}
+
+/// Keeps a trouble that goes on from filling the log.
+#[derive(Debug, Default)]
+struct Seldom(Option<Instant>);
+
+impl Seldom {
+    fn is_due(&mut self) -> bool {
+        let is_due = self.0.is_none_or(|last| last.elapsed() >= SELDOM);
+        if is_due {
+            self.0 = Some(Instant::now());
+        }
+        is_due
+    }
+}
+
+impl Connected for Admitted {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Admitted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = match &mut self.stream {
+            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        };
+        if read.is_ready() {
+            self.silent = None;
+        } else if let Some(silent) = &mut self.silent
+            && silent.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Admitted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
