@@ -19,32 +19,25 @@ const GAP: u16 = 2;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Column {
     head: &'static str,
-    fit: Fit,
+    may_be_cut: bool,
+    may_be_left_out: bool,
     is_number: bool,
 }
 
-/// How a column behaves where there is no room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fit {
-    Whole,
-    Cut,
-    LeftOut,
-}
-
 impl Column {
-    /// A column that is always shown as it is.
+    /// A column that is shown as it is.
     pub(super) const fn whole(head: &'static str) -> Self {
-        Self { head, fit: Fit::Whole, is_number: false }
+        Self { head, may_be_cut: false, may_be_left_out: false, is_number: false }
     }
 
     /// A column whose texts may be cut.
     pub(super) const fn cut(head: &'static str) -> Self {
-        Self { head, fit: Fit::Cut, is_number: false }
+        Self { may_be_cut: true, ..Self::whole(head) }
     }
 
     /// The same column, if it may also be left out; the last one goes first.
     pub(super) const fn or_left_out(self) -> Self {
-        Self { fit: Fit::LeftOut, ..self }
+        Self { may_be_left_out: true, ..self }
     }
 
     /// The same column, if it holds numbers.
@@ -134,30 +127,32 @@ fn row(cells: impl Iterator<Item = Cell>) -> Row {
 /// Decides which columns are shown whole, and which not at all.
 fn fit(table: &mut Table, columns: &[Column], width: usize) {
     let widths = table.column_max_content_widths();
-    let mut shown: Vec<(usize, Fit, usize)> = columns
+    let mut shown: Vec<(usize, Column, usize)> = columns
         .iter()
         .zip(widths)
         .enumerate()
-        .map(|(index, (column, width))| (index, column.fit, usize::from(width)))
+        .map(|(index, (column, width))| (index, *column, usize::from(width)))
         .collect();
-    let needed = |shown: &[(usize, Fit, usize)]| {
-        let least = |(_, fit, width): &(usize, Fit, usize)| match fit {
-            Fit::Cut => (*width).min(LEAST),
-            Fit::Whole | Fit::LeftOut => *width,
+    let needed = |shown: &[(usize, Column, usize)]| {
+        let least = |(_, column, width): &(usize, Column, usize)| {
+            if column.may_be_cut { (*width).min(LEAST) } else { *width }
         };
         shown.iter().map(|column| least(column) + usize::from(GAP)).sum::<usize>()
     };
     while needed(&shown) > width {
-        let Some(last) = shown.iter().rposition(|(_, fit, _)| *fit == Fit::LeftOut) else { break };
+        let last = shown.iter().rposition(|(_, column, _)| column.may_be_left_out);
+        let Some(last) = last else { break };
         let (index, ..) = shown.remove(last);
         if let Some(column) = table.column_mut(index) {
             column.set_constraint(ColumnConstraint::Hidden);
         }
     }
-    for (index, fit, _) in shown {
-        if fit != Fit::Cut
-            && let Some(column) = table.column_mut(index)
-        {
+    // Where even that is too much, all give way.
+    if needed(&shown) > width {
+        return;
+    }
+    for (index, ..) in shown.iter().filter(|(_, column, _)| !column.may_be_cut) {
+        if let Some(column) = table.column_mut(*index) {
             column.set_constraint(ColumnConstraint::ContentWidth);
         }
     }

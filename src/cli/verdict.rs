@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use jiff::Unit;
 use serde_json::json;
 
 use super::report::Style;
@@ -42,7 +43,7 @@ impl Verdict {
         if let Some(from) = self.from {
             line("from", &from.to_string());
         }
-        line("at", at);
+        line("at", &short(at));
         if self.is_running {
             line("table", &format!("revision {table_revision}"));
         }
@@ -71,4 +72,10 @@ impl Verdict {
             "table_revision": self.is_running.then_some(answer.table_revision),
         })
     }
+}
+
+/// An instant without what nobody reads.
+fn short(at: &str) -> String {
+    let rounded = instant(at).and_then(|at| at.round(Unit::Millisecond).ok());
+    rounded.map_or_else(|| clean(at), |at| at.to_string())
 }

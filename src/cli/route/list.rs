@@ -5,14 +5,14 @@ use serde_json::json;
 
 use super::pages::all_routes;
 use crate::cli::remote::Remote;
-use crate::cli::report::{complain, print};
+use crate::cli::report::{Style, complain, print};
 use crate::cli::shown::{end, instant, phase, phase_word, state_json};
 use crate::cli::table::{Column, Part, Tone, table};
 use crate::cli::words::{clean, counted, grouped, joined};
 use crate::cli::{Format, Status};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::control::client::Error;
-use crate::control::proto::{ListRequest, RouteState};
+use crate::control::proto::{ListRequest, Route, RouteState};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
@@ -55,8 +55,8 @@ enum Sort {
 
 const COLUMNS: [Column; 7] = [
     Column::whole("ID"),
-    Column::cut("HOSTS"),
-    Column::cut("BACKENDS"),
+    Column::cut("HOSTS").or_left_out(),
+    Column::cut("BACKENDS").or_left_out(),
     Column::whole("STATE"),
     Column::whole("ENDS"),
     Column::whole("OPEN").number().or_left_out(),
@@ -118,7 +118,7 @@ fn show(routes: &[RouteState], revision: u64, remote: &Remote) {
             let open = if state.open_connections == 0 { Tone::Faint } else { Tone::Plain };
             vec![
                 Part::new(&route.id, Tone::Strong),
-                Part::plain(joined(&route.hosts)),
+                Part::plain(hosts(&route, style)),
                 Part::plain(joined(&route.backends)),
                 phase(state),
                 end(&route, now, style),
@@ -142,4 +142,12 @@ fn show(routes: &[RouteState], revision: u64, remote: &Remote) {
         };
         print(&format!("{}\n", style.faint(&format!("{count}{revision}"))));
     }
+}
+
+/// The hosts of a route. Most ids are a host: on a terminal there is no room to say it twice.
+fn hosts(route: &Route, style: Style) -> String {
+    let word = |host: &String| {
+        if *host == route.id && style.is_terminal() { "same".to_owned() } else { host.clone() }
+    };
+    joined(&route.hosts.iter().map(word).collect::<Vec<_>>())
 }
