@@ -240,7 +240,7 @@ pub async fn start_on(
 /// that may not write to /run serves all the same.
 fn open_control(config: &Config) -> Result<Option<control::Door>, StartError> {
     let address = &config.admin.grpc;
-    match control::open(address, config.admin.tls.as_ref()) {
+    match control::open(address, &config.admin.tls) {
         Ok(door) => Ok(door),
         Err(error) if address.is_usual() => {
             warn!(%error, "no control service: set admin.grpc to another place, or to \"\"");

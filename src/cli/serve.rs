@@ -10,7 +10,7 @@ use super::report::{Style, Voice, complain, complain_all};
 use super::{ConfigArgument, Status, demo, supervised};
 use crate::clock::SystemClock;
 use crate::config::Config;
-use crate::control::{self, UnixError};
+use crate::control::{self, TlsError, UnixError};
 use crate::proxy::capacity::Machine;
 use crate::proxy::descriptors;
 use crate::proxy::listener::{self, ListenError, listen};
@@ -143,7 +143,10 @@ fn remedy_for_control(error: &control::OpenError) -> String {
         control::OpenError::Tcp(error) => {
             listen_remedy(error, "ADMIN_GRPC", off).replace("ADMIN_GRPC=", "ADMIN_GRPC=tcp:")
         }
-        control::OpenError::NoTls => "set admin.tls = { certificate = \"FILE\", key = \"FILE\", client_ca = \"FILE\" }, or serve it on a Unix socket\n".to_owned(),
+        control::OpenError::Tls(TlsError::Unset(_)) => {
+            "set admin.tls.certificate, admin.tls.key and admin.tls.client_ca, or serve it on a Unix socket\n"
+                .to_owned()
+        }
         control::OpenError::Tls(_) => String::new(),
         control::OpenError::Unix(UnixError::InUse(_)) => {
             format!("another proxy runs with this socket; stop it, or choose another path{off}\n")

@@ -35,9 +35,10 @@ use crate::admin::Eyes;
 use crate::proxy::listener::{self, ListenError, listen};
 use accept::Listener;
 use address::Address;
-use tls::{Tls, TlsError};
+use tls::Tls;
 use unix::Bound;
 
+pub use tls::TlsError;
 pub use unix::UnixError;
 
 /// Answers that look at every route are made on threads of their own, at most this many at a time.
@@ -52,11 +53,8 @@ pub enum OpenError {
     /// The TCP address cannot be had.
     #[error(transparent)]
     Tcp(#[from] ListenError),
-    /// TCP is only for clients that show a certificate.
-    #[error("over TCP it is only served with mutual TLS, and admin.tls is not set")]
-    NoTls,
     /// TLS cannot be had.
-    #[error("admin.tls: {0}")]
+    #[error(transparent)]
     Tls(#[from] TlsError),
 }
 
@@ -77,12 +75,12 @@ enum Socket {
 ///
 /// # Errors
 /// It cannot be had; nothing is left behind then.
-pub fn open(address: &Address, tls: Option<&tls::Settings>) -> Result<Option<Door>, OpenError> {
+pub fn open(address: &Address, tls: &tls::Settings) -> Result<Option<Door>, OpenError> {
     let (socket, address) = match address {
         Address::Off => return Ok(None),
         Address::Unix(path) => (Socket::Unix(Bound::open(path)?), address.clone()),
         Address::Tcp(tcp) => {
-            let tls = Tls::load(tls.ok_or(OpenError::NoTls)?)?;
+            let tls = Tls::load(tls)?;
             let mut doors = listen(&listener::Settings { addresses: vec![*tcp] }, 1)?;
             let Some(door) = doors.pop() else { return Ok(None) };
             let blame = |error| ListenError { address: *tcp, error };

@@ -17,21 +17,46 @@ use rustls::{RootCertStore, ServerConfig};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-/// The table `admin.tls` of the configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// The section `admin.tls` of the configuration: all of it, or nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Our chain in PEM, leaf first.
-    pub certificate: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
     /// Its key in PEM.
-    pub key: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
     /// The authorities in PEM that clients' certificates come from.
-    pub client_ca: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<PathBuf>,
+}
+
+/// The files that TLS takes.
+#[derive(Debug)]
+struct Files {
+    certificate: PathBuf,
+    key: PathBuf,
+    client_ca: PathBuf,
+}
+
+impl Settings {
+    fn files(&self) -> Result<Files, TlsError> {
+        let named = |path: &Option<PathBuf>, key| path.clone().ok_or(TlsError::Unset(key));
+        Ok(Files {
+            certificate: named(&self.certificate, "certificate")?,
+            key: named(&self.key, "key")?,
+            client_ca: named(&self.client_ca, "client_ca")?,
+        })
+    }
 }
 
 /// Why TLS cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
+    /// A file that is not named.
+    #[error("admin.tls.{0} is not set, and over TCP the service is only had with mutual TLS")]
+    Unset(&'static str),
     /// A file that cannot be read, or has nothing of the kind in it.
     #[error("{}: {why}", path.display())]
     File {
@@ -54,25 +79,26 @@ type Looks = [Option<(u64, u64, u64, i64, i64, i64, i64)>; 3];
 /// The files, and what was made of them last.
 #[derive(Debug)]
 pub(super) struct Tls {
-    settings: Settings,
+    files: Files,
     last: Mutex<(Looks, Arc<ServerConfig>)>,
 }
 
 impl Tls {
     pub(super) fn load(settings: &Settings) -> Result<Self, TlsError> {
+        let files = settings.files()?;
         // Looked at first: what changes while it is read is read again.
-        let looks = looks(settings);
-        let config = read(settings)?;
-        Ok(Self { settings: settings.clone(), last: Mutex::new((looks, config)) })
+        let looks = looks(&files);
+        let config = read(&files)?;
+        Ok(Self { files, last: Mutex::new((looks, config)) })
     }
 
     /// What is right for the next connection. Looks at the disk.
     pub(super) fn current(&self) -> Arc<ServerConfig> {
-        let looks = looks(&self.settings);
+        let looks = looks(&self.files);
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if last.0 != looks {
             last.0 = looks;
-            match read(&self.settings) {
+            match read(&self.files) {
                 Ok(config) => {
                     info!("the certificates of admin.tls were read again");
                     last.1 = config;
@@ -84,7 +110,7 @@ impl Tls {
     }
 }
 
-fn looks(Settings { certificate, key, client_ca }: &Settings) -> Looks {
+fn looks(Files { certificate, key, client_ca }: &Files) -> Looks {
     [certificate, key, client_ca].map(|path| {
         let of = |found: Metadata| {
             let (modified, changed) = (found.mtime(), found.ctime());
@@ -95,15 +121,15 @@ fn looks(Settings { certificate, key, client_ca }: &Settings) -> Looks {
     })
 }
 
-fn read(settings: &Settings) -> Result<Arc<ServerConfig>, TlsError> {
+fn read(files: &Files) -> Result<Arc<ServerConfig>, TlsError> {
     let mut roots = RootCertStore::empty();
-    for authority in certificates(&settings.client_ca)? {
-        let blame = |error: rustls::Error| fault(&settings.client_ca, error.to_string());
+    for authority in certificates(&files.client_ca)? {
+        let blame = |error: rustls::Error| fault(&files.client_ca, error.to_string());
         roots.add(authority).map_err(blame)?;
     }
-    let chain = certificates(&settings.certificate)?;
-    let key = PrivateKeyDer::from_pem_file(&settings.key)
-        .map_err(|error| fault(&settings.key, pem_fault(&error, "private key")))?;
+    let chain = certificates(&files.certificate)?;
+    let key = PrivateKeyDer::from_pem_file(&files.key)
+        .map_err(|error| fault(&files.key, pem_fault(&error, "private key")))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier =
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));

@@ -54,9 +54,9 @@ impl Authority {
 /// Where a proxy finds its files, whoever made them.
 fn settings(folder: &Path) -> tls::Settings {
     tls::Settings {
-        certificate: folder.join("proxy.pem"),
-        key: folder.join("proxy.key"),
-        client_ca: folder.join("clients.pem"),
+        certificate: Some(folder.join("proxy.pem")),
+        key: Some(folder.join("proxy.key")),
+        client_ca: Some(folder.join("clients.pem")),
     }
 }
 
@@ -75,7 +75,7 @@ fn install(folder: &Path, authority: &Authority) {
 async fn start(folder: &Path) -> (Proxy, u16) {
     let proxy = Proxy::with("", Arc::new(SystemClock), |config| {
         config.admin.grpc = "tcp:127.0.0.1:0".to_owned().try_into().unwrap();
-        config.admin.tls = Some(settings(folder));
+        config.admin.tls = settings(folder);
     })
     .await;
     let Some(Address::Tcp(address)) = proxy.running.as_ref().unwrap().grpc() else { panic!() };
@@ -156,7 +156,7 @@ async fn renewed_certificates_are_in_use_from_the_next_connection_on() {
 #[tokio::test]
 async fn without_tls_or_with_files_that_cannot_be_used_nothing_starts() {
     let folder = tempfile::tempdir().unwrap();
-    let start = async |tls: Option<tls::Settings>| {
+    let start = async |tls: tls::Settings| {
         let mut config = mse_proxy::config::Config::default();
         config.listen.addresses = vec!["127.0.0.1:0".parse().unwrap()];
         config.admin.http = String::new().try_into().unwrap();
@@ -168,12 +168,12 @@ async fn without_tls_or_with_files_that_cannot_be_used_nothing_starts() {
             other => panic!("{other:?}"),
         }
     };
-    assert!(start(None).await.contains("admin.tls is not set"));
-    let missing = start(Some(settings(folder.path()))).await;
+    assert!(start(tls::Settings::default()).await.contains("admin.tls.certificate is not set"));
+    let missing = start(settings(folder.path())).await;
     assert!(missing.contains("clients.pem: no such file"), "{missing}");
     install(folder.path(), &Authority::new());
     let other = Authority::new();
     std::fs::copy(other.sign("other").1, folder.path().join("proxy.key")).unwrap();
-    let unfit = start(Some(settings(folder.path()))).await;
+    let unfit = start(settings(folder.path())).await;
     assert!(unfit.contains("key"), "{unfit}");
 }
