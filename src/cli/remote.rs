@@ -263,7 +263,7 @@ fn denied(path: &Path) -> String {
 fn remedy_for_tls(error: &rustls::Error) -> &'static str {
     use rustls::{AlertDescription as Alert, CertificateError as Bad, Error as Tls};
     match error {
-        Tls::InvalidCertificate(Bad::UnknownIssuer) => {
+        Tls::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature) => {
             "the proxy's certificate is of an authority that is not trusted here: --admin-ca FILE names the right one\n"
         }
         Tls::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => {

@@ -92,7 +92,7 @@ pub(super) fn table(columns: &[Column], rows: &[Vec<Part>], style: Style) -> Str
     let mut table = Table::new();
     table.load_style(NOTHING).set_truncation_indicator("…").force_no_tty();
     if style.is_colored() {
-        table.enforce_styling();
+        table.enforce_styling().style_text_only();
     }
     let heads = columns.iter().map(|column| Part::new(column.head, Tone::Faint).cell(*column));
     table.set_header(row(heads));

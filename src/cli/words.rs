@@ -40,6 +40,7 @@ pub(super) fn remaining(from: Timestamp, to: Timestamp) -> String {
     let left = to.duration_since(from);
     let seconds = left.abs().as_secs();
     let words = match seconds {
+        31_536_000.. => format!("{}y {}d", seconds / 31_536_000, seconds % 31_536_000 / 86_400),
         86_400.. => format!("{}d {}h", seconds / 86_400, seconds % 86_400 / 3_600),
         3_600.. => format!("{}h {}m", seconds / 3_600, seconds % 3_600 / 60),
         60.. => format!("{}m {}s", seconds / 60, seconds % 60),
@@ -138,6 +139,7 @@ mod tests {
             (999_280, "12m 0s ago"),
             (1_011_520, "in 3h 12m"),
             (1_000_000 + 30 * 86_400 - 1, "in 29d 23h"),
+            (1_000_000 + 400 * 86_400, "in 1y 35d"),
         ] {
             assert_eq!(remaining(at(1_000_000), at(to)), words);
         }
