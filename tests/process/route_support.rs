@@ -1,6 +1,5 @@
 //! A proxy that serves and is asked by commands, both as the real binary.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::Receiver;
@@ -23,9 +22,19 @@ impl Controlled {
 
     /// The same with a store.
     pub(crate) fn storing(routes: &str) -> Self {
+        Self::storing_so(routes, &[])
+    }
+
+    /// No routes from a file, and a store with further settings.
+    pub(crate) fn storing_with(variables: &[(&str, &str)]) -> Self {
+        Self::storing_so("", variables)
+    }
+
+    fn storing_so(routes: &str, variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = folder.path().join("routes.redb").display().to_string();
-        Self::start(folder, routes, &[("MSE_PROXY_STORE_PATH", &store)])
+        let all = [&[("MSE_PROXY_STORE_PATH", &*store)], variables].concat();
+        Self::start(folder, routes, &all)
     }
 
     pub(crate) fn with(routes: &str, variables: &[(&str, &str)]) -> Self {
@@ -42,11 +51,10 @@ impl Controlled {
     }
 
     /// The same proxy again, after it was ended.
-    pub(crate) fn restart(&mut self, variables: &[(&str, &str)]) {
+    pub(crate) fn restart(&mut self) {
         let mut command = serving(&self.path("routes.toml"));
         command.env("MSE_PROXY_ADMIN_GRPC", format!("unix:{}", self.socket().display()));
         command.env("MSE_PROXY_STORE_PATH", self.path("routes.redb"));
-        command.envs(variables.iter().copied());
         self.daemon = Daemon::start(command);
     }
 
@@ -164,13 +172,6 @@ pub(crate) fn plain(shown: &str) -> String {
         }
     }
     text
-}
-
-/// Everything that is left in a stream.
-pub(crate) fn rest(mut stream: impl Read) -> String {
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).unwrap();
-    text(&bytes)
 }
 
 /// The Python that has a gRPC client of its own; `tests/run` makes it.
