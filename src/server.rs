@@ -22,7 +22,7 @@ use tracing::{error, info, warn};
 use crate::admin::{self, Admin, Eyes, Readiness};
 use crate::clock::{Clock, Forward};
 use crate::config::Config;
-use crate::control::{self, Control, address::Address};
+use crate::control::{self, Control, address::Address, write};
 use crate::proxy::accept::accept;
 use crate::proxy::backend::addresses::Addresses;
 use crate::proxy::backend::connect::Dialer;
@@ -39,7 +39,9 @@ use crate::reconcile::{Reconciler, Report};
 use crate::resolve::SystemResolver;
 use crate::routing::table::{Table, table};
 use crate::source::file::{self, Reload};
+use crate::source::stored::Stored;
 use crate::source::{RouteSet, Source};
+use crate::store::choice;
 use crate::systemd;
 use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::almanac;
@@ -68,6 +70,9 @@ pub enum StartError {
         #[source]
         error: control::OpenError,
     },
+    /// The store cannot be had.
+    #[error(transparent)]
+    Store(#[from] choice::OpenError),
     /// The access log cannot be opened.
     #[error("log.access: {0}")]
     AccessLog(#[from] access_log::OpenError),
@@ -148,6 +153,7 @@ pub async fn start_on(
     let addresses: Vec<_> = doors.iter().map(Door::address).collect();
     let admin_door = admin::open(config.admin.http).map_err(StartError::Admin)?;
     let control_door = open_control(config)?;
+    let store = choice::open(config.store.path.as_deref(), &config.store.etcd).await?;
     let log = AccessLog::open(&config.log)?;
     let (publisher, table) = table();
     let ledger = Arc::new(Ledger::new(config.limits.connections_per_route));
@@ -166,6 +172,12 @@ pub async fn start_on(
         // The reconciler was started just above and lives as long as the proxy.
         let _ = sets.send(set).await;
     }
+    let store = store.map(|store| {
+        let (source, handle) = Stored::new(store);
+        sources += 1;
+        control.spawn(source.run(sets.clone()));
+        (handle, rules(config))
+    });
     if let Some(source) = file::Watched::new(&config.routes.source(), reload.clone()) {
         sources += 1;
         control.spawn(source.run(sets));
@@ -176,7 +188,7 @@ pub async fn start_on(
     let (fresh, all) = (names.clone(), table.clone());
     control.spawn(async move { fresh.keep_fresh(all, SystemResolver).await });
     if sources == 0 {
-        warn!("no source of routes is configured (routes.path): every name is unknown");
+        warn!("no source of routes is configured (routes.path, store.path): every name is unknown");
     }
     let limits = Arc::new(Limits::new(config.limits.clone()));
     let metrics = Arc::new(Metrics::new(&config.telemetry));
@@ -194,7 +206,9 @@ pub async fn start_on(
     });
     let admin = admin_door.map(|door| door.serve(Arc::clone(&eyes))).transpose();
     let admin = admin.map_err(StartError::Thread)?;
-    let grpc = control_door.map(|door| door.serve(eyes)).transpose().map_err(StartError::Thread)?;
+    let subject = control::Subject { eyes, on_remove: config.routes.on_remove, store };
+    let grpc = control_door.map(|door| door.serve(subject)).transpose();
+    let grpc = grpc.map_err(StartError::Thread)?;
     wait_for_sources(&mut reports, sources).await;
 
     let (stop, stopping) = watch::channel(false);
@@ -234,6 +248,11 @@ pub async fn start_on(
         admin,
         grpc,
     })
+}
+
+/// What writes to the store are judged by.
+fn rules(config: &Config) -> write::Settings {
+    write::Settings { max_removed_percent: 100, history: config.store.bounds(), yields: true }
 }
 
 /// Opens the control service. At its usual place it is a comfort that a proxy can do without: one

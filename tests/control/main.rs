@@ -12,6 +12,10 @@
 #[allow(dead_code, reason = "what journeys need is shared, and not all of it is needed here")]
 mod journey;
 mod limits;
+mod lives;
+mod load;
 mod reading;
 mod support;
 mod tcp;
+mod watching;
+mod writing;
