@@ -7,6 +7,7 @@
 //! same image of it, through a [`Handle`].
 
 use std::collections::{BTreeMap, HashSet};
+use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -268,32 +269,36 @@ impl Stored {
     async fn follow(&mut self, teller: &mut Teller) -> Result<(), store::Error> {
         let after = self.shared.reached.borrow().revision;
         let mut watch = self.shared.store.watch(keys::WATCHED, after).await?;
-        while !teller.sets.is_closed() {
-            let batch = tokio::select! {
-                batch = watch.next() => batch?,
-                () = teller.sets.closed() => break,
-            };
-            let mut next = Some(Ok(batch));
-            for _ in 0..MOST_BATCHES {
-                let Some(batch) = next else { break };
-                self.take(batch?);
-                next = watch.next().now_or_never();
+        loop {
+            // Whoever takes sets may be busy: meanwhile the image goes on, for those who write.
+            tokio::select! {
+                batch = watch.next() => {
+                    let mut next = Some(batch);
+                    for _ in 0..MOST_BATCHES {
+                        let Some(batch) = next else { break };
+                        self.take(batch?);
+                        next = watch.next().now_or_never();
+                    }
+                    self.shared.note();
+                    teller.is_due = true;
+                }
+                turn = teller.turn() => match turn {
+                    Ok(()) => teller.tell(self.set()),
+                    Err(Closed) => return Ok(()),
+                },
             }
-            self.shared.note();
-            teller.tell(self.set()).await;
         }
-        Ok(())
     }
 }
 
 impl Source for Stored {
     async fn run(mut self, sets: mpsc::Sender<RouteSet>) {
-        let mut teller = Teller { sets, told: None };
+        let mut teller = Teller { sets, told: None, is_due: false };
         let mut pause = FIRST_PAUSE;
-        while !teller.sets.is_closed() {
+        loop {
             let began = Instant::now();
             self.trouble = self.load().await.err();
-            teller.tell(self.set()).await;
+            teller.is_due = true;
             if self.trouble.is_none() {
                 match self.follow(&mut teller).await {
                     Ok(()) => return,
@@ -301,9 +306,15 @@ impl Source for Stored {
                 }
             }
             pause = if began.elapsed() > LASTING { FIRST_PAUSE } else { pause };
-            tokio::select! {
-                () = sleep(pause) => {}
-                () = teller.sets.closed() => return,
+            let mut rested = pin!(sleep(pause));
+            loop {
+                tokio::select! {
+                    () = &mut rested => break,
+                    turn = teller.turn() => match turn {
+                        Ok(()) => teller.tell(self.set()),
+                        Err(Closed) => return,
+                    },
+                }
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -315,16 +326,31 @@ impl Source for Stored {
 struct Teller {
     sets: mpsc::Sender<RouteSet>,
     told: Option<RouteSet>,
+    /// Whether there is something new to tell.
+    is_due: bool,
 }
 
+/// Nobody listens any more.
+struct Closed;
+
 impl Teller {
-    async fn tell(&mut self, set: RouteSet) {
+    /// Waits until there is something to tell and somebody can take it.
+    async fn turn(&self) -> Result<(), Closed> {
+        if !self.is_due {
+            self.sets.closed().await;
+            return Err(Closed);
+        }
+        self.sets.reserve().await.map(drop).map_err(|_| Closed)
+    }
+
+    fn tell(&mut self, set: RouteSet) {
         let before = self.told.as_ref();
-        tell::faults(before.map_or(&[], |told| &told.faults), &set.faults);
-        if before != Some(&set) {
-            self.told = Some(set.clone());
-            // Fails when nobody listens, which every loop here sees for itself.
-            let _ = self.sets.send(set).await;
+        let is_new = before != Some(&set);
+        // There was room just now; were there none any more, it would stay due.
+        self.is_due = is_new && self.sets.try_send(set.clone()).is_err();
+        if is_new && !self.is_due {
+            tell::faults(before.map_or(&[], |told| &told.faults), &set.faults);
+            self.told = Some(set);
         }
     }
 }
