@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use mse_proxy::store::Shared;
 use mse_proxy::store::etcd::{Etcd, Settings};
+use mse_proxy::store::{Revision, Shared};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use rustix::process::{Pid, Signal, kill_process};
 use socket2::{Domain, Socket, Type};
@@ -227,6 +227,11 @@ impl Server {
         let mut text = String::new();
         stream.read_to_string(&mut text).ok()?;
         Some(text)
+    }
+
+    /// Makes it forget what came before a revision.
+    pub(crate) fn compact(&self, revision: Revision) {
+        self.etcdctl(&["compaction", "--physical", &revision.to_string()]);
     }
 
     /// Asks it with etcd's own client, and gives what that printed.

@@ -184,9 +184,10 @@ impl Source {
 
     async fn open(&self, member: &Member) -> Result<Streaming<WatchResponse>, Refusal> {
         let (key, range_end) = span(&self.plan.prefix, &self.plan.under);
-        // From the revision that is known already, and not from the next one: etcd then refuses in
-        // every case in which something behind it was compacted. Up to 3.5.17 it loses what was
-        // deleted at the very revision to which it was compacted. 0 would mean "from now on".
+        // From the revision that is known already, and not from the next one: etcd then refuses
+        // whenever it was compacted to a later one. It takes a watch that begins at the revision to
+        // which it was compacted, but many versions have lost what was removed just there (etcd
+        // issue 19179). 0 would mean "from now on".
         let start_revision = i64::try_from(self.gather.last).unwrap_or(i64::MAX).max(1);
         let create = WatchCreateRequest { key, range_end, start_revision, fragment: true };
         let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
