@@ -30,6 +30,10 @@ use crate::wire::alert::Answer;
 /// What every environment variable of ours begins with.
 pub const ENV_PREFIX: &str = "MSE_PROXY_";
 
+/// Variables by which commands are told of a running proxy (`cli::remote`): no keys.
+const NO_KEYS: [&str; 4] =
+    ["MSE_PROXY_ADMIN", "MSE_PROXY_ADMIN_CA", "MSE_PROXY_ADMIN_CERT", "MSE_PROXY_ADMIN_KEY"];
+
 /// Keys without a default, which therefore do not show in the default's own text.
 const UNSET: [(&str, &str); 10] = [
     ("routes", "path"),
@@ -347,7 +351,8 @@ impl Reading {
     }
 
     fn environment(&mut self, variables: impl IntoIterator<Item = (String, String)>) {
-        let ours = variables.into_iter().filter(|(name, _)| name.starts_with(ENV_PREFIX));
+        let is_key = |name: &str| name.starts_with(ENV_PREFIX) && !NO_KEYS.contains(&name);
+        let ours = variables.into_iter().filter(|(name, _)| is_key(name));
         let mut ours: Vec<_> = ours.collect();
         ours.sort_unstable();
         let known = self.known.clone();

@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use super::check::load;
-use super::report::{Style, complain, complain_all};
+use super::report::{Style, Voice, complain, complain_all};
 use super::{ConfigArgument, Status, demo, supervised};
 use crate::clock::SystemClock;
 use crate::config::Config;
@@ -32,12 +32,12 @@ pub(super) struct Arguments {
     demo: bool,
 }
 
-pub(super) fn run(arguments: &Arguments, style: Style) -> Status {
+pub(super) fn run(arguments: &Arguments, voice: Voice) -> Status {
     let base = if arguments.demo { demo::defaults() } else { Config::default() };
     let config = match load(arguments.config.config.as_deref(), &base) {
         Ok(config) => config,
         Err(findings) => {
-            return complain_all(&findings, style);
+            return complain_all(&findings, voice.complaints);
         }
     };
     // Before there is a second thread.
@@ -65,7 +65,7 @@ pub(super) fn run(arguments: &Arguments, style: Style) -> Status {
             return Status::Refused;
         }
     };
-    let served = runtime.block_on(serve(arguments.demo, inherited, &config, style));
+    let served = runtime.block_on(serve(arguments.demo, inherited, &config, voice.style));
     // What still blocks then (a routes file on a dead network disk, a systemd that does not read)
     // is not worth waiting for.
     runtime.shutdown_background();
@@ -74,7 +74,11 @@ pub(super) fn run(arguments: &Arguments, style: Style) -> Status {
     match served {
         Ok(()) => Status::Done,
         Err(error) => {
-            complain(&format!("{}: {error}\n{}", style.bad("cannot start"), remedy(&error)));
+            complain(&format!(
+                "{}: {error}\n{}",
+                voice.complaints.bad("cannot start"),
+                remedy(&error)
+            ));
             Status::Refused
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming, TimeoutExpired};
 use tracing::debug;
 
 use super::dial::{self, Dialer, Failure};
@@ -266,8 +266,9 @@ impl Client {
             };
             debug!(attempt, "{name}: {error}");
             was_sent |= !matches!(error, Error::Unreachable(_));
-            // Nobody there at all is no proxy that restarts.
-            let is_over = attempt == ATTEMPTS || !was_sent;
+            // Nobody there at all is no proxy that restarts; and who only looks has waited enough.
+            let is_silent = matches!(error, Error::Silent(_)) && request_id.is_none();
+            let is_over = attempt == ATTEMPTS || !was_sent || is_silent;
             match request_id {
                 Some(request_id) if error.is_open() && is_over && was_sent => {
                     return Err(Error::Unsure { request_id, cause: Box::new(error) });
@@ -285,17 +286,31 @@ impl Client {
     fn judge(&self, status: &Status, patience: Duration) -> Error {
         let is_ours = std::error::Error::source(status).is_some();
         match (self.dialer.take_failure(), status.code()) {
-            (Some(Failure::Opening(error)), _) => Error::Unreachable(error),
-            (Some(Failure::Reading(error @ dial::Error::Tls(_))), _) => Error::Unreachable(error),
-            (Some(Failure::Reading(error)), _) => Error::Lost(error.to_string()),
+            // A certificate that is refused shows only when something is read.
+            (Some(Failure::Opening(error) | Failure::Carrying(error @ dial::Error::Tls(_))), _) => {
+                Error::Unreachable(error)
+            }
+            (Some(Failure::Carrying(error)), _) => Error::Lost(error.to_string()),
             (None, Code::DeadlineExceeded) => Error::Silent(patience),
-            (None, Code::Cancelled) if is_ours => Error::Silent(patience),
+            (None, _) if ran_out(status) => Error::Silent(patience),
             (None, _) if is_ours => Error::Lost(status.message().to_owned()),
             (None, code) => {
                 Error::Refused { refusal: Refusal::of(code), message: status.message().to_owned() }
             }
         }
     }
+}
+
+/// Whether a status was made here because the deadline has passed.
+fn ran_out(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<TimeoutExpired>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 type Service = RouteServiceClient<Channel>;

@@ -60,7 +60,8 @@ fn to_text(message: &proto::Route) -> String {
 }
 
 /// The message that tells a route.
-pub(super) fn message(route: &Route) -> proto::Route {
+#[must_use]
+pub fn message(route: &Route) -> proto::Route {
     let text = text::write(route);
     // Our own words: they are a table.
     let mut keys =

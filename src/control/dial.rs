@@ -98,7 +98,7 @@ pub(super) enum Failure {
     /// No connection came about.
     Opening(Error),
     /// It broke, or the other side ended it with a reason.
-    Reading(Error),
+    Carrying(Error),
 }
 
 impl From<io::Error> for Error {
@@ -196,11 +196,24 @@ impl Dialer {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn note(&self, error: Failure) {
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    /// Keeps a failure. What TLS says explains what comes of it, and stays.
+    fn note(&self, failure: Failure) {
+        let mut kept = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        if !matches!(*kept, Some(Failure::Carrying(Error::Tls(_)))) {
+            *kept = Some(failure);
+        }
+    }
+
+    /// Whoever has refused our certificate will do so again, and is not asked in a circle.
+    fn was_refused(&self) -> Result<(), Error> {
+        match &*self.failure.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(Failure::Carrying(error @ Error::Tls(_))) => Err(error.clone()),
+            _ => Ok(()),
+        }
     }
 
     async fn dial(self) -> Result<Connection, Error> {
+        self.was_refused()?;
         let opened = timeout(PATIENCE, self.open()).await.unwrap_or(Err(Error::Silent(PATIENCE)));
         match opened {
             Ok(stream) => Ok(TokioIo::new(Noting { stream, dialer: self })),
@@ -253,6 +266,18 @@ pub struct Noting {
     dialer: Dialer,
 }
 
+impl Noting {
+    /// Keeps what went wrong, and hands it on.
+    fn noted<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        result.map_err(|error| {
+            let kind = error.kind();
+            let error = Error::from(error);
+            self.dialer.note(Failure::Carrying(error.clone()));
+            io::Error::new(kind, error)
+        })
+    }
+}
+
 impl AsyncRead for Noting {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -260,12 +285,7 @@ impl AsyncRead for Noting {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let read = ready!(Pin::new(&mut self.stream).poll_read(context, buffer));
-        Poll::Ready(read.map_err(|error| {
-            let kind = error.kind();
-            let error = Error::from(error);
-            self.dialer.note(Failure::Reading(error.clone()));
-            io::Error::new(kind, error)
-        }))
+        Poll::Ready(self.noted(read))
     }
 }
 
@@ -275,11 +295,13 @@ impl AsyncWrite for Noting {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = ready!(Pin::new(&mut self.stream).poll_write(context, bytes));
+        Poll::Ready(self.noted(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = ready!(Pin::new(&mut self.stream).poll_flush(context));
+        Poll::Ready(self.noted(flushed))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

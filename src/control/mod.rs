@@ -9,7 +9,7 @@
 mod accept;
 pub mod address;
 pub mod client;
-mod convert;
+pub mod convert;
 pub mod dial;
 mod gate;
 mod impact;

@@ -154,7 +154,8 @@ impl Writer {
         }
     }
 
-    /// What would come of a request now, without doing it. Its revision is 0.
+    /// What would come of a request now, without doing it. Its revision is 0. Whether the store takes
+    /// so many changes in one step is not asked: they may be meant for several.
     ///
     /// # Errors
     /// [`Failed::Refused`], as it would be.
@@ -162,7 +163,8 @@ impl Writer {
         let Ground { handle, .. } = &self.ground;
         let image = handle.image();
         let elsewhere = |route: &Route| self.ground.elsewhere(route);
-        match Plan::new(&image, self.ground.rules(&elsewhere)).add(request) {
+        let rules = Rules { most_changes: usize::MAX, ..self.ground.rules(&elsewhere) };
+        match Plan::new(&image, rules).add(request) {
             Verdict::Planned(effect) | Verdict::Idle(effect) => Ok(Done::of(effect, 0)),
             Verdict::Refused(refusal) => Err(refusal.into()),
             // Not said of the first request of a plan.

@@ -14,7 +14,7 @@ use crate::registry::history::{Answered, Bounds, Change, Head, Kept, Old, Record
 use crate::registry::image::{Image, Stored, Value};
 use crate::registry::keys;
 use crate::registry::refusal::{MAX_ROUTE, Refusal};
-use crate::registry::wish::{Difference, Effect, Request, Wish, differences};
+use crate::registry::wish::{Difference, Effect, Others, Request, Wish, differences};
 use crate::routing::removal::{self, Removal};
 use crate::routing::route::{Claim, Origin, Route};
 use crate::routing::snapshot::{Conflict, Snapshot};
@@ -151,8 +151,8 @@ impl<'a> Plan<'a> {
                 }
                 self.remove(id, *if_revision)
             }
-            Wish::Apply { routes, if_revision, allow_removal } => {
-                self.replace(routes, *if_revision, *allow_removal)
+            Wish::Apply { routes, if_revision, allow_removal, others } => {
+                self.replace(routes, *if_revision, *allow_removal, others)
             }
         };
         match effect {
@@ -204,6 +204,7 @@ impl<'a> Plan<'a> {
         routes: &[Arc<Route>],
         if_revision: Option<Revision>,
         allow_removal: bool,
+        others: &Others,
     ) -> Result<Effect, Refusal> {
         let current = self.written_last();
         if let Some(asked) = if_revision.filter(|asked| *asked < current) {
@@ -215,7 +216,10 @@ impl<'a> Plan<'a> {
         if let Some((claim, conflict)) = conflicts.into_iter().next() {
             return Err(Refusal::Within { id: Arc::clone(&claim.route.id), conflict });
         }
-        let effect = differences(self.image, routes);
+        if let Others::StayBut(_) = others {
+            self.make_way(routes, others)?;
+        }
+        let effect = differences(self.image, routes, others);
         if !allow_removal {
             self.spare(&effect)?;
         }
@@ -227,6 +231,20 @@ impl<'a> Plan<'a> {
         }
         let standing = effect.differences.is_empty().then_some(current);
         Ok(Effect { standing, ..effect })
+    }
+
+    /// Refuses names that a route has which stays as it is.
+    fn make_way(&self, routes: &[Arc<Route>], others: &Others) -> Result<(), Refusal> {
+        let named: HashSet<&str> = routes.iter().map(|route| &*route.id).collect();
+        for route in routes {
+            let stays = |id: &str| !named.contains(id) && !others.goes(id);
+            let rival = self.image.rivals(route).find(|(_, rival)| stays(&rival.id));
+            if let Some((pattern, rival)) = rival {
+                let (id, rival) = (Arc::clone(&route.id), Arc::clone(&rival.id));
+                return Err(Refusal::Taken { id, pattern: pattern.clone(), rival });
+            }
+        }
+        Ok(())
     }
 
     /// The newest revision under which a route was written or removed.

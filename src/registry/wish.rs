@@ -1,6 +1,6 @@
 //! What somebody wants of the stored routes, and what that changes.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use crate::registry::history::digest;
@@ -46,7 +46,29 @@ pub enum Wish {
         if_revision: Option<Revision>,
         /// Whether as many may go as it takes.
         allow_removal: bool,
+        /// What becomes of the others.
+        others: Others,
     },
+}
+
+/// What becomes of stored routes that an Apply does not name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Others {
+    /// They go.
+    Go,
+    /// They stay, but for these.
+    StayBut(BTreeSet<Arc<str>>),
+}
+
+impl Others {
+    /// Whether one of them goes.
+    #[must_use]
+    pub fn goes(&self, id: &str) -> bool {
+        match self {
+            Self::Go => true,
+            Self::StayBut(these) => these.contains(id),
+        }
+    }
 }
 
 /// One route that changes.
@@ -88,22 +110,22 @@ impl Wish {
                 format!("set {if_revision:?}\n{}{}", route.id, text::write(route))
             }
             Self::Remove { id, if_revision } => format!("remove {if_revision:?}\n{id}"),
-            Self::Apply { routes, if_revision, allow_removal } => {
+            Self::Apply { routes, if_revision, allow_removal, others } => {
                 let mut texts: Vec<_> = routes
                     .iter()
                     .map(|route| format!("{}{}", route.id, text::write(route)))
                     .collect();
                 texts.sort_unstable();
-                format!("apply {if_revision:?} {allow_removal}\n{}", texts.concat())
+                format!("apply {if_revision:?} {allow_removal} {others:?}\n{}", texts.concat())
             }
         };
         digest(whole.as_bytes())
     }
 }
 
-/// What changes if the stored routes become exactly these.
+/// What changes if these become stored routes, and of the others what is said.
 #[must_use]
-pub fn differences(image: &Image, routes: &[Arc<Route>]) -> Effect {
+pub fn differences(image: &Image, routes: &[Arc<Route>], leftover: &Others) -> Effect {
     let wanted: BTreeMap<&str, &Arc<Route>> =
         routes.iter().map(|route| (&*route.id, route)).collect();
     let mut effect = Effect::default();
@@ -117,6 +139,7 @@ pub fn differences(image: &Image, routes: &[Arc<Route>]) -> Effect {
         known.insert(Arc::clone(&id));
         match (&before, &after) {
             (Value::Route(before), Some(after)) if before == after => effect.unchanged += 1,
+            (_, None) if !leftover.goes(&id) => {}
             _ => effect.differences.push(Difference { id, before: Some(before), after }),
         }
     }

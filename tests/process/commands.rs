@@ -177,9 +177,6 @@ fn wrong_usage_is_told_apart_from_refusals() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(!output.stderr.is_empty());
     }
-    let output = run(&["explain", "a.test"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("--routes"), "{}", text(&output.stderr));
     assert!(text(&run(&["sever"]).stderr).contains("serve"), "the nearest command is named");
 }
 
@@ -228,11 +225,33 @@ fn the_environment_goes_before_the_file_and_is_judged_as_well() {
 }
 
 #[test]
+fn manual_pages_are_written_for_all_commands() {
+    let output = run(&["man"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stdout).contains(".TH mse-proxy 1"), "{}", text(&output.stdout));
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("man1");
+    assert!(run(&["man", "--dir", pages.to_str().unwrap()]).status.success());
+    for page in ["mse-proxy", "mse-proxy-serve", "mse-proxy-route", "mse-proxy-route-apply"] {
+        let path = pages.join(format!("{page}.1"));
+        let source = std::fs::read_to_string(&path).unwrap();
+        assert!(source.starts_with(".ie"), "{page}: {source}");
+    }
+    let apply = std::fs::read_to_string(pages.join("mse-proxy-route-apply.1")).unwrap();
+    assert!(apply.contains("dry\\-run"), "{apply}");
+    let output = run(&["man", "--dir", "/proc/nowhere"]);
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
 fn completions_are_printed_for_shells() {
     for shell in ["bash", "zsh", "fish"] {
         let output = run(&["completions", shell]);
         assert_eq!(output.status.code(), Some(0));
-        assert!(text(&output.stdout).contains("explain"), "{shell}");
+        let script = text(&output.stdout);
+        for word in ["explain", "history", "in-steps", "admin-cert"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
     }
 }
 

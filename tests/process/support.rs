@@ -262,7 +262,7 @@ impl Drop for Daemon {
 }
 
 /// Reads lines on a thread of their own, so that the binary never waits for the test.
-fn lines<T: Send + 'static>(
+pub(crate) fn lines<T: Send + 'static>(
     stream: impl Read + Send + 'static,
     convert: impl Fn(String) -> Option<T> + Send + 'static,
 ) -> Receiver<T> {

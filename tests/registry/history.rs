@@ -8,7 +8,7 @@ use mse_proxy::control::write::Settings;
 use mse_proxy::registry::history::{Bounds, Kept};
 use mse_proxy::registry::keys;
 use mse_proxy::registry::verify::{Broken, Chain};
-use mse_proxy::registry::wish::Wish;
+use mse_proxy::registry::wish::{Others, Wish};
 use mse_proxy::store::Shared;
 
 use crate::support::{Held, Node, history, put, read, route, settings, store};
@@ -98,7 +98,7 @@ async fn very_many_changes_leave_several_records_of_one_revision() {
     let node = Node::new(&store, "test");
     let one = |number: u32| route(&format!("r{number:05}"), &format!("r{number}.test"), 1);
     let routes: Vec<_> = (0..10_000).map(one).collect();
-    let apply = Wish::Apply { routes, if_revision: None, allow_removal: false };
+    let apply = Wish::Apply { routes, if_revision: None, allow_removal: false, others: Others::Go };
     let done = node.ask("all", apply.clone()).await.unwrap();
     assert_eq!(done.differences.len(), 10_000);
     let (head, records) = history(&store).await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mse_proxy::control::write::{Done, Failed};
 use mse_proxy::registry::refusal::Refusal;
-use mse_proxy::registry::wish::Wish;
+use mse_proxy::registry::wish::{Others, Wish};
 use mse_proxy::registry::{image::Value, keys};
 use mse_proxy::routing::text;
 use mse_proxy::store::{Revision, Shared};
@@ -70,7 +70,7 @@ async fn write(node: Node, steps: Vec<Step>) -> Told {
             Step::Remove { id: of } => Wish::Remove { id: id(of).into(), if_revision: None },
             Step::Apply { ids, port } => {
                 let routes = ids.into_iter().map(|of| one(of, of, port)).collect();
-                Wish::Apply { routes, if_revision: None, allow_removal: true }
+                Wish::Apply { routes, if_revision: None, allow_removal: true, others: Others::Go }
             }
         };
         let request = format!("{}-{number}", node.by);

@@ -7,7 +7,7 @@ use mse_proxy::control::write::{Failed, Settings};
 use mse_proxy::registry::image::Value;
 use mse_proxy::registry::keys;
 use mse_proxy::registry::refusal::Refusal;
-use mse_proxy::registry::wish::{Request, Wish};
+use mse_proxy::registry::wish::{Others, Request, Wish};
 use mse_proxy::routing::route::{Claim, Origin};
 use mse_proxy::routing::snapshot::{Conflict, Snapshot};
 use mse_proxy::routing::text;
@@ -78,7 +78,12 @@ async fn a_stale_revision_is_refused_with_the_current_one() {
     let remove = |if_revision| Wish::Remove { id: "a".into(), if_revision };
     assert_eq!(refused(node.ask("", remove(Some(first))).await), stale(first, second));
     // A whole set is as old as what was last written, removed routes included.
-    let apply = |if_revision| Wish::Apply { routes: vec![], if_revision, allow_removal: true };
+    let apply = |if_revision| Wish::Apply {
+        routes: vec![],
+        if_revision,
+        allow_removal: true,
+        others: Others::Go,
+    };
     let removed = node.ask("", remove(Some(second))).await.unwrap().revision;
     let whole = Refusal::Stale { id: None, asked: second, current: removed };
     assert_eq!(refused(node.ask("", apply(Some(second))).await), whole);
@@ -170,8 +175,12 @@ async fn a_whole_set_is_applied_in_one_step_and_rehearsed_without_one() {
     let percent = Percent::try_from(30).unwrap();
     let settings = Settings { max_removed_percent: percent, ..settings() };
     let node = Node::with(&store, "test", settings, Arc::new(mse_proxy::clock::SystemClock));
-    let apply =
-        |routes: Vec<_>, allow_removal| Wish::Apply { routes, if_revision: None, allow_removal };
+    let apply = |routes: Vec<_>, allow_removal| Wish::Apply {
+        routes,
+        if_revision: None,
+        allow_removal,
+        others: Others::Go,
+    };
     let one = |number: u16| route(&format!("r{number}"), &format!("r{number}.test"), 1);
     let ten: Vec<_> = (0..10).map(one).collect();
     let rehearsal = |wish| Request { id: String::new(), by: "test".into(), wish };
@@ -205,6 +214,32 @@ async fn a_whole_set_is_applied_in_one_step_and_rehearsed_without_one() {
     let refusal = refused(node.ask("", apply(vec![one(1), route("x", "r1.test", 9)], true)).await);
     let words = "route \"x\" of this set: r1.test is already claimed by the route \"r1\"";
     assert!(refusal.to_string().starts_with(words), "{refusal}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn some_routes_are_applied_and_the_others_stay() {
+    let (store, _folder) = store();
+    let node = Node::new(&store, "test");
+    let apply = |routes: Vec<_>, gone: &[&str]| Wish::Apply {
+        routes,
+        if_revision: None,
+        allow_removal: false,
+        others: Others::StayBut(gone.iter().map(|id| Arc::from(*id)).collect()),
+    };
+    let one = |id: &str, host: &str| route(id, host, 1);
+    let three = vec![one("a", "a.test"), one("b", "b.test"), one("c", "c.test")];
+    node.ask("", apply(three, &[])).await.unwrap();
+    // Two exchange their names, one goes, one is new, one that is not there goes as well.
+    let next = vec![one("a", "b.test"), one("b", "a.test"), one("d", "c.test")];
+    let done = node.ask("", apply(next.clone(), &["c", "nobody"])).await.unwrap();
+    let ids: Vec<_> = done.differences.iter().map(|one| &*one.id).collect();
+    assert_eq!((ids, done.unchanged), (vec!["a", "b", "c", "d"], 0));
+    let done = node.ask("", apply(next, &[])).await.unwrap();
+    assert_eq!((done.differences.len(), done.unchanged), (0, 3));
+    // A route that stays keeps its name.
+    let refusal = refused(node.ask("", apply(vec![one("x", "a.test")], &[])).await);
+    assert!(matches!(refusal, Refusal::Taken { ref rival, .. } if **rival == *"b"), "{refusal}");
+    node.ask("", apply(vec![one("x", "a.test")], &["b"])).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,243 @@
+//! `route apply`: the stored routes become what a file says.
+//!
+//! What would change is asked first and shown; what is then applied is applied to the same
+//! revision, or not at all. Live connections are cut only after somebody has agreed to that.
+
+use std::io::{self, BufRead as _, IsTerminal as _};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use super::differences::{Sum, json, rows};
+use super::draft;
+use super::pages::all_routes;
+use super::progress::Progress;
+use super::steps::{Move, steps};
+use crate::cli::remote::Remote;
+use crate::cli::report::{complain, complain_all, print};
+use crate::cli::words::counted;
+use crate::cli::{Format, Status};
+use crate::control::client::{Error, Refusal};
+use crate::control::proto::{ApplyRequest, ApplyResponse, ListRequest, Route, RouteState};
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Arguments {
+    /// A routes file, a folder of them, or standard input (`-`).
+    file: PathBuf,
+    /// Only tell what would change.
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    agreed: Agreed,
+    /// Leave stored routes that the file does not name as they are.
+    #[arg(long)]
+    keep_others: bool,
+    /// Not all in one transaction, but about so many routes in each: for a store that bounds it.
+    #[arg(long, value_name = "ROUTES")]
+    in_steps: Option<NonZeroUsize>,
+    /// Only if no stored route was changed after this revision.
+    #[arg(long, value_name = "REVISION")]
+    if_revision: Option<u64>,
+}
+
+/// What is agreed to beforehand.
+#[derive(Debug, clap::Args)]
+struct Agreed {
+    /// Cut live connections without asking.
+    #[arg(long, short)]
+    yes: bool,
+    /// Remove as many routes as it takes, whatever `routes.max_removed_percent` says.
+    #[arg(long)]
+    allow_removal: bool,
+}
+
+pub(super) async fn run(arguments: &Arguments, remote: &Remote) -> Result<Status, Error> {
+    let voice = remote.voice;
+    let routes = match draft::read(&arguments.file) {
+        Ok(routes) => routes,
+        Err(findings) => {
+            let status = complain_all(&findings, voice.complaints);
+            complain("nothing is applied: a route that is left out would be removed\n");
+            return Ok(status);
+        }
+    };
+    let (stored, revision) = look(arguments, remote).await?;
+    let plan = Plan { arguments, remote, routes, revision };
+    let expected = match plan.apply(true).await {
+        Ok(expected) => expected,
+        Err(error) => return Ok(plan.refuse(&error)),
+    };
+    let sum = Sum::of(&expected);
+    if arguments.dry_run || expected.differences.is_empty() {
+        show(&expected, None, remote);
+        return Ok(Status::Done);
+    }
+    if voice.format == Format::Table {
+        print(&rows(&expected, voice.style));
+    }
+    if sum.cut_connections > 0 && !arguments.agreed.yes && !agree(&sum, remote) {
+        return Ok(Status::Refused);
+    }
+    let revision = match arguments.in_steps {
+        None => {
+            let progress = Progress::new(1, "applying", voice);
+            let applied = plan.apply(false).await;
+            drop(progress);
+            match applied {
+                Ok(answer) => answer.revision,
+                Err(error) => return Ok(plan.refuse(&error)),
+            }
+        }
+        Some(size) => {
+            let moves = moves(&expected, plan.routes.clone(), stored);
+            match plan.step(steps(moves, size.get())).await {
+                Ok(revision) => revision,
+                Err(error) => return Ok(plan.refuse(&error)),
+            }
+        }
+    };
+    match voice.format {
+        Format::Json => show(&expected, Some(revision), remote),
+        Format::Table => print(&format!(
+            "{} at revision {revision}: {}\n",
+            voice.style.good("applied"),
+            sum.words(voice.style)
+        )),
+    }
+    Ok(Status::Done)
+}
+
+/// The store's revision, and its routes where it matters what they hold.
+async fn look(arguments: &Arguments, remote: &Remote) -> Result<(Vec<RouteState>, u64), Error> {
+    let request = ListRequest { source: "store".to_owned(), ..ListRequest::default() };
+    let (stored, revision) = if arguments.in_steps.is_some() {
+        all_routes(&remote.client, request).await?
+    } else {
+        let page = remote.client.list(ListRequest { page_size: 1, ..request }).await?;
+        (Vec::new(), page.revision)
+    };
+    Ok((stored, arguments.if_revision.unwrap_or(revision)))
+}
+
+/// What is to be applied, to which revision.
+struct Plan<'a> {
+    arguments: &'a Arguments,
+    remote: &'a Remote,
+    routes: Vec<Route>,
+    revision: u64,
+}
+
+impl Plan<'_> {
+    async fn apply(&self, dry_run: bool) -> Result<ApplyResponse, Error> {
+        let request = ApplyRequest {
+            routes: self.routes.clone(),
+            dry_run,
+            if_revision: Some(self.revision),
+            allow_removal: self.arguments.agreed.allow_removal,
+            keep_others: self.arguments.keep_others,
+            ..ApplyRequest::default()
+        };
+        self.remote.client.apply(request).await
+    }
+
+    /// Each step builds on the one before; what was done before a step that fails stays done.
+    async fn step(&self, steps: Vec<Vec<Move>>) -> Result<u64, Error> {
+        let count = u64::try_from(steps.len()).unwrap_or(u64::MAX);
+        let progress = Progress::new(count, "applying", self.remote.voice);
+        let mut revision = self.revision;
+        for (done, step) in steps.into_iter().enumerate() {
+            let (wanted, gone): (Vec<_>, Vec<_>) =
+                step.into_iter().partition(|one| one.route.is_some());
+            let request = ApplyRequest {
+                routes: wanted.into_iter().filter_map(|one| one.route).collect(),
+                removals: gone.into_iter().map(|one| one.id).collect(),
+                keep_others: true,
+                if_revision: Some(revision),
+                allow_removal: self.arguments.agreed.allow_removal,
+                ..ApplyRequest::default()
+            };
+            match self.remote.client.apply(request).await {
+                Ok(answer) => revision = answer.revision,
+                Err(error) => {
+                    drop(progress);
+                    if done > 0 {
+                        complain(&format!(
+                            "{done} of {} are done, up to revision {revision}; the same command does the rest\n",
+                            counted(count, "step")
+                        ));
+                    }
+                    return Err(error);
+                }
+            }
+            progress.step();
+        }
+        Ok(revision)
+    }
+
+    fn refuse(&self, error: &Error) -> Status {
+        let status = self.remote.refuse(error);
+        if let Error::Refused { refusal, message } = error {
+            // The proxy names the field of its request; here it is an option.
+            if *refusal == Refusal::Precondition && message.contains("allow_removal") {
+                complain("--allow-removal removes them all the same\n");
+            }
+            if *refusal == Refusal::TooMuch && self.arguments.in_steps.is_none() {
+                complain("--in-steps 50 applies it in several transactions\n");
+            }
+        }
+        status
+    }
+}
+
+/// The differences as moves of a step.
+fn moves(expected: &ApplyResponse, routes: Vec<Route>, stored: Vec<RouteState>) -> Vec<Move> {
+    use std::collections::HashMap;
+    let by_id = |route: Route| {
+        let id =
+            if route.id.is_empty() { route.hosts.first().cloned() } else { Some(route.id.clone()) };
+        (id.unwrap_or_default(), route)
+    };
+    let mut wanted: HashMap<String, Route> = routes.into_iter().map(by_id).collect();
+    let stored = stored.into_iter().filter_map(|state| state.route);
+    let mut stored: HashMap<String, Route> = stored.map(by_id).collect();
+    let one = |difference: &crate::control::proto::Difference| Move {
+        id: difference.id.clone(),
+        kind: difference.kind(),
+        route: wanted.remove(&difference.id),
+        held: stored.remove(&difference.id).map(|route| route.hosts).unwrap_or_default(),
+    };
+    expected.differences.iter().map(one).collect()
+}
+
+fn show(answer: &ApplyResponse, revision: Option<u64>, remote: &Remote) {
+    let style = remote.voice.style;
+    if remote.voice.format == Format::Json {
+        return print(&format!("{}\n", json(answer, revision)));
+    }
+    if answer.differences.is_empty() {
+        let unchanged = counted(answer.unchanged, "route");
+        return print(&format!("{}: {unchanged} unchanged\n", style.good("nothing to change")));
+    }
+    let words = Sum::of(answer).words(style);
+    print(&format!("{}{}: {words}\n", rows(answer, style), style.strong("would be")));
+}
+
+/// Asks whoever sits at the terminal. Where nobody does, nothing is cut.
+fn agree(sum: &Sum, remote: &Remote) -> bool {
+    let style = remote.voice.complaints;
+    let cut = counted(sum.cut_connections, "live connection");
+    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        complain(&format!(
+            "{}: {cut} would be cut, and nobody can be asked here; --yes agrees to that, --dry-run tells which\n",
+            style.bad("refused")
+        ));
+        return false;
+    }
+    complain(&format!("{} [y/N] ", style.bad(&format!("Cut {cut}?"))));
+    let mut answer = String::new();
+    let read = io::stdin().lock().read_line(&mut answer);
+    let agrees = read.is_ok() && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes");
+    if !agrees {
+        complain("nothing was changed\n");
+    }
+    agrees
+}
