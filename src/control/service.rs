@@ -16,7 +16,7 @@ use crate::control::watch::Telling;
 use crate::control::write::{Done, Writer};
 use crate::control::{impact, past, proto, status, watch};
 use crate::proxy::connections::OnRemove;
-use crate::registry::wish::{self, Wish};
+use crate::registry::wish::{self, Others, Wish};
 use crate::routing::route::Route;
 use crate::source::stored::Handle;
 
@@ -155,9 +155,18 @@ impl RouteService for Routes {
         let registry = self.registry()?;
         let asked = Asked::of(&request)?;
         let request = request.into_inner();
+        let proto::ApplyRequest { routes, removals, .. } = request;
         let proto::ApplyRequest { dry_run, if_revision, request_id, allow_removal, .. } = request;
-        let routes = beside(move || all(&request.routes)).await??;
-        let wish = Wish::Apply { routes, if_revision, allow_removal };
+        let others = match (request.keep_others, removals.is_empty()) {
+            (true, _) => Others::StayBut(removals.into_iter().map(Arc::from).collect()),
+            (false, true) => Others::Go,
+            (false, false) => {
+                let words = "removals: only with keep_others; without it, all others are removed";
+                return Err(Status::invalid_argument(words));
+            }
+        };
+        let routes = beside(move || all(&routes)).await??;
+        let wish = Wish::Apply { routes, if_revision, allow_removal, others };
         let (done, differences) = if dry_run {
             let request = wish::Request { id: String::new(), by: asked.by, wish };
             let writer = registry.writer.clone();
