@@ -16,7 +16,7 @@ use crate::control::watch::Telling;
 use crate::control::write::{Done, Writer};
 use crate::control::{impact, past, proto, status, watch};
 use crate::proxy::connections::OnRemove;
-use crate::registry::wish::{self, Wish};
+use crate::registry::wish::{self, Others, Wish};
 use crate::routing::route::Route;
 use crate::source::stored::Handle;
 
@@ -115,6 +115,15 @@ fn all(routes: &[proto::Route]) -> Result<Vec<Arc<Route>>, Faulty> {
     if faults.is_empty() { Ok(good) } else { Err(Faulty(faults)) }
 }
 
+/// What becomes of the routes that are not named.
+fn others(keep_others: bool, removals: Vec<String>) -> Result<Others, Status> {
+    match (keep_others, removals.as_slice()) {
+        (true, _) => Ok(Others::StayBut(removals.into_iter().map(Into::into).collect())),
+        (false, []) => Ok(Others::Go),
+        (false, _) => Err(Status::invalid_argument("removals: say keep_others as well")),
+    }
+}
+
 fn written(done: &Done) -> Response<proto::WriteResponse> {
     let changed = !done.differences.is_empty();
     Response::new(proto::WriteResponse { revision: done.revision, changed })
@@ -156,8 +165,9 @@ impl RouteService for Routes {
         let asked = Asked::of(&request)?;
         let request = request.into_inner();
         let proto::ApplyRequest { dry_run, if_revision, request_id, allow_removal, .. } = request;
+        let others = others(request.keep_others, request.removals)?;
         let routes = beside(move || all(&request.routes)).await??;
-        let wish = Wish::Apply { routes, if_revision, allow_removal };
+        let wish = Wish::Apply { routes, if_revision, allow_removal, others };
         let (done, differences) = if dry_run {
             let request = wish::Request { id: String::new(), by: asked.by, wish };
             let writer = registry.writer.clone();
