@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinSet, spawn_blocking};
@@ -27,6 +27,8 @@ use crate::control::tls::Tls;
 pub(super) const MOST: usize = 64;
 /// How long a client may take until its first byte is there, TLS included.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How much of a client that may not come in is read until it closes, in bytes.
+const MOST_UNREAD: u64 = 64 * 1024;
 /// How long is waited when no connection can be accepted, for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How often, at the most, one kind of trouble is told.
@@ -123,21 +125,31 @@ impl Raw {
         let _ = stream.set_nodelay(true);
         let config = spawn_blocking(move || tls.current());
         let config = timeout_at(until, config).await.ok()?.ok()?;
-        let shaken = timeout_at(until, TlsAcceptor::from(config).accept(stream)).await;
+        let shaking = TlsAcceptor::from(config).accept(stream).into_fallible();
+        let shaken = timeout_at(until, shaking).await;
         match shaken {
             Ok(Ok(stream)) => {
                 let shown = stream.get_ref().1.peer_certificates()?.first()?;
                 let peer = Peer::of_certificate(shown);
                 Some((Stream::Tls(Box::new(stream)), peer))
             }
-            Ok(Err(error)) => {
+            Ok(Err((error, stream))) => {
                 // No louder: anybody can cause it, as often as he likes.
                 tracing::debug!(%address, %error, "admin.grpc: no TLS with a client");
+                let _ = timeout_at(until, part(stream)).await;
                 None
             }
             Err(_) => None,
         }
     }
+}
+
+/// Parts with a client that was told why it may not come in. Whoever closes with bytes unread resets
+/// the connection, and what was told may be lost on the way.
+async fn part(mut stream: TcpStream) -> io::Result<()> {
+    stream.shutdown().await?;
+    tokio::io::copy(&mut stream.take(MOST_UNREAD), &mut tokio::io::sink()).await?;
+    Ok(())
 }
 
 /// Keeps a trouble that goes on from filling the log.
