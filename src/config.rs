@@ -17,13 +17,14 @@ use crate::control::{address, tls};
 use crate::nearest::nearest;
 use crate::proxy::connections::OnRemove;
 use crate::proxy::{backend, drain, limits, listener, peek, relay};
+use crate::reconcile::Precedence;
 use crate::registry::history::Bounds;
 use crate::routing::route::Origin;
 use crate::source::file;
 use crate::source::place::{Place, Text};
 use crate::store::etcd;
 use crate::telemetry::{logging, metrics};
-use crate::units::Period;
+use crate::units::{Percent, Period};
 use crate::wire::alert::Answer;
 
 /// What every environment variable of ours begins with.
@@ -78,7 +79,7 @@ pub struct Config {
 }
 
 /// The section `routes`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Routes {
     /// A file, or a folder of `*.toml`; watched.
@@ -88,13 +89,26 @@ pub struct Routes {
     pub strict: bool,
     /// What becomes of the live connections of a route that goes.
     pub on_remove: OnRemove,
+    /// Which source has a name that several claim.
+    pub precedence: Precedence,
+    /// How much of what is in force a new set may take away without being confirmed.
+    pub max_removed_percent: Percent,
+}
+
+impl Default for Routes {
+    fn default() -> Self {
+        let file::Settings { path, strict, max_removed_percent } = file::Settings::default();
+        let (on_remove, precedence) = (OnRemove::default(), Precedence::default());
+        Self { path, strict, on_remove, precedence, max_removed_percent }
+    }
 }
 
 impl Routes {
     /// What the file source needs of it.
     #[must_use]
     pub fn source(&self) -> file::Settings {
-        file::Settings { path: self.path.clone(), strict: self.strict }
+        let (path, strict) = (self.path.clone(), self.strict);
+        file::Settings { path, strict, max_removed_percent: self.max_removed_percent }
     }
 }
 

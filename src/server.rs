@@ -39,9 +39,9 @@ use crate::reconcile::{Reconciler, Report};
 use crate::resolve::SystemResolver;
 use crate::routing::table::{Table, table};
 use crate::source::file::{self, Reload};
-use crate::source::stored::Stored;
+use crate::source::stored::{Handle, Stored};
 use crate::source::{RouteSet, Source};
-use crate::store::choice;
+use crate::store::{self, choice};
 use crate::systemd;
 use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::almanac;
@@ -162,34 +162,20 @@ pub async fn start_on(
 
     let forward = Arc::new(Forward::new(clock));
     let clock: Arc<dyn Clock> = Arc::clone(&forward) as _;
-    let reconciler = Reconciler::new(publisher, table.clone(), Arc::clone(&clock));
+    let reconciler = Reconciler::new(
+        publisher,
+        table.clone(),
+        Arc::clone(&clock),
+        config.routes.precedence.clone(),
+    );
     let mut reports = reconciler.reports();
-    let (sets, incoming) = mpsc::channel(SETS);
-    let reload = Reload::default();
-    let mut sources = fixed.len();
-    control.spawn(reconciler.run(incoming));
-    for set in fixed {
-        // The reconciler was started just above and lives as long as the proxy.
-        let _ = sets.send(set).await;
-    }
-    let store = store.map(|store| {
-        let (source, handle) = Stored::new(store);
-        sources += 1;
-        control.spawn(source.run(sets.clone()));
-        (handle, rules(config))
-    });
-    if let Some(source) = file::Watched::new(&config.routes.source(), reload.clone()) {
-        sources += 1;
-        control.spawn(source.run(sets));
-    }
+    let Supply { sources, reload, store } =
+        supply(reconciler, config, &clock, fixed, store, &mut control).await;
     let policy = Policy { on_remove: config.routes.on_remove, drain: config.drain.timeout.0 };
     control.spawn(retire(Arc::clone(&ledger), table.clone(), Arc::clone(&clock), policy));
     control.spawn(almanac::tell(table.clone(), Arc::clone(&forward)));
     let (fresh, all) = (names.clone(), table.clone());
     control.spawn(async move { fresh.keep_fresh(all, SystemResolver).await });
-    if sources == 0 {
-        warn!("no source of routes is configured (routes.path, store.path): every name is unknown");
-    }
     let limits = Arc::new(Limits::new(config.limits.clone()));
     let metrics = Arc::new(Metrics::new(&config.telemetry));
     let (readiness, in_life) = watch::channel(Readiness::Starting { sources });
@@ -252,7 +238,11 @@ pub async fn start_on(
 
 /// What writes to the store are judged by.
 fn rules(config: &Config) -> write::Settings {
-    write::Settings { max_removed_percent: 100, history: config.store.bounds(), yields: true }
+    write::Settings {
+        max_removed_percent: config.routes.max_removed_percent,
+        history: config.store.bounds(),
+        yields: config.routes.precedence.store_yields(),
+    }
 }
 
 /// Opens the control service. At its usual place it is a comfort that a proxy can do without: one
@@ -267,6 +257,49 @@ fn open_control(config: &Config) -> Result<Option<control::Door>, StartError> {
         }
         Err(error) => Err(StartError::Control { address: address.clone(), error }),
     }
+}
+
+/// Where routes come from.
+struct Supply {
+    /// How many will tell a first set.
+    sources: usize,
+    reload: Reload,
+    /// Where routes are kept that can be changed, and by which rules.
+    store: Option<(Handle, write::Settings)>,
+}
+
+/// Starts the reconciler, and all that tells it routes.
+async fn supply(
+    reconciler: Reconciler,
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    fixed: Vec<RouteSet>,
+    store: Option<store::Shared>,
+    control: &mut JoinSet<()>,
+) -> Supply {
+    let (sets, incoming) = mpsc::channel(SETS);
+    let reload = Reload::default();
+    let mut sources = fixed.len();
+    control.spawn(reconciler.run(incoming));
+    for set in fixed {
+        // The reconciler was started just above and lives as long as the proxy.
+        let _ = sets.send(set).await;
+    }
+    let store = store.map(|store| {
+        let (source, handle) = Stored::new(store);
+        sources += 1;
+        control.spawn(source.run(sets.clone()));
+        (handle, rules(config))
+    });
+    let file = file::Watched::new(&config.routes.source(), reload.clone(), Arc::clone(clock));
+    if let Some(source) = file {
+        sources += 1;
+        control.spawn(source.run(sets));
+    }
+    if sources == 0 {
+        warn!("no source of routes is configured (routes.path, store.path): every name is unknown");
+    }
+    Supply { sources, reload, store }
 }
 
 async fn wait_for_sources(reports: &mut watch::Receiver<Report>, sources: usize) {

@@ -18,7 +18,7 @@ use std::path::Path;
 const FLOORS: [&[&str]; 9] = [
     &["hostname", "clock", "units", "nearest", "systemd"],
     &["endpoint", "wire"],
-    &["resolve", "outcome", "routing", "store"],
+    &["store", "resolve", "outcome", "routing"],
     &["registry", "admission", "source", "telemetry"],
     &["probe", "proxy"],
     &["reconcile", "admin", "control", "upgrade"],

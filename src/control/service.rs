@@ -115,15 +115,6 @@ fn all(routes: &[proto::Route]) -> Result<Vec<Arc<Route>>, Faulty> {
     if faults.is_empty() { Ok(good) } else { Err(Faulty(faults)) }
 }
 
-/// What becomes of the routes that are not named.
-fn others(keep_others: bool, removals: Vec<String>) -> Result<Others, Status> {
-    match (keep_others, removals.as_slice()) {
-        (true, _) => Ok(Others::StayBut(removals.into_iter().map(Into::into).collect())),
-        (false, []) => Ok(Others::Go),
-        (false, _) => Err(Status::invalid_argument("removals: say keep_others as well")),
-    }
-}
-
 fn written(done: &Done) -> Response<proto::WriteResponse> {
     let changed = !done.differences.is_empty();
     Response::new(proto::WriteResponse { revision: done.revision, changed })
@@ -164,9 +155,17 @@ impl RouteService for Routes {
         let registry = self.registry()?;
         let asked = Asked::of(&request)?;
         let request = request.into_inner();
+        let proto::ApplyRequest { routes, removals, .. } = request;
         let proto::ApplyRequest { dry_run, if_revision, request_id, allow_removal, .. } = request;
-        let others = others(request.keep_others, request.removals)?;
-        let routes = beside(move || all(&request.routes)).await??;
+        let others = match (request.keep_others, removals.is_empty()) {
+            (true, _) => Others::StayBut(removals.into_iter().map(Arc::from).collect()),
+            (false, true) => Others::Go,
+            (false, false) => {
+                let words = "removals: only with keep_others; without it, all others are removed";
+                return Err(Status::invalid_argument(words));
+            }
+        };
+        let routes = beside(move || all(&routes)).await??;
         let wish = Wish::Apply { routes, if_revision, allow_removal, others };
         let (done, differences) = if dry_run {
             let request = wish::Request { id: String::new(), by: asked.by, wish };

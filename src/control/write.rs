@@ -26,6 +26,7 @@ use crate::routing::table::Table;
 use crate::source::document;
 use crate::source::stored::{self, Handle};
 use crate::store::{self, Committed, Revision, Transaction};
+use crate::units::Percent;
 
 /// Requests that wait for their turn; whoever comes then is told so.
 const MOST_WAITING: usize = 1024;
@@ -92,7 +93,7 @@ impl std::fmt::Display for Why<'_> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// How many of the stored routes an Apply may remove without being asked again.
-    pub max_removed_percent: u8,
+    pub max_removed_percent: Percent,
     /// How much of the history is kept.
     pub history: Bounds,
     /// Whether routes from elsewhere go before stored ones.

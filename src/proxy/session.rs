@@ -232,6 +232,7 @@ fn find<C>(
     for _ in 0..LOOKUPS {
         let table = house.table.current();
         draft.revision = NonZeroU64::new(table.revision);
+        draft.store_revision = table.snapshot.store_revision().and_then(NonZeroU64::new);
         let found = table.snapshot.lookup(name, &hello.alpn, house.clock.now());
         let route = found.map_err(|miss| draft.missed(miss))?;
         draft.took(route);
@@ -259,6 +260,7 @@ struct Draft {
     /// The place of the backend among those of the route.
     endpoint: Option<u16>,
     revision: Option<NonZeroU64>,
+    store_revision: Option<NonZeroU64>,
     hello_took: Option<Took>,
     connect_took: Option<Took>,
     first_byte: Option<Instant>,
@@ -300,6 +302,7 @@ impl Draft {
             route: None,
             endpoint: None,
             revision: None,
+            store_revision: None,
             hello_took: None,
             connect_took: None,
             first_byte: None,
@@ -349,6 +352,7 @@ impl Draft {
         record.app = route.as_ref().and_then(|route| route.app().cloned());
         record.route = route.map(|route| Arc::clone(&route.id));
         record.revision = self.revision.map(NonZeroU64::get);
+        record.store_revision = self.store_revision.map(NonZeroU64::get);
         record.outcome = self.outcome;
         record.reason = self.reason;
         record.hello = self.hello_took.map(Duration::from);

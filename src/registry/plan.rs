@@ -20,6 +20,7 @@ use crate::routing::route::{Claim, Origin, Route};
 use crate::routing::snapshot::{Conflict, Snapshot};
 use crate::routing::text;
 use crate::store::{self, Check, Revision, Transaction};
+use crate::units::Percent;
 
 /// The longest name of whoever asks, in characters.
 const MAX_BY: usize = 256;
@@ -52,7 +53,7 @@ pub struct Rules<'a> {
     /// How many changes the store takes in one step.
     pub most_changes: usize,
     /// How many of the routes an Apply may remove without being asked again.
-    pub max_removed_percent: u8,
+    pub max_removed_percent: Percent,
     /// How much of the history is kept.
     pub history: Bounds,
     /// Whether a route from elsewhere, which goes before stored ones, has what a route claims.

@@ -7,6 +7,7 @@ use crate::hostname::Pattern;
 use crate::registry::keys;
 use crate::routing::snapshot::Conflict;
 use crate::store::Revision;
+use crate::units::Percent;
 
 /// The longest text of a route: with that of the route before it, and were all of it quotes to be
 /// escaped, it fits into one record.
@@ -69,7 +70,7 @@ pub enum Refusal {
         /// Of how many that have not ended.
         of: usize,
         /// The limit.
-        percent: u8,
+        percent: Percent,
     },
     /// More changes than the store takes in one step.
     #[error("this takes {changes} changes in one step, and the store takes {most}")]

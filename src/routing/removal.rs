@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use crate::clock::Timestamp;
 use crate::routing::claims::{Claims, Passage};
 use crate::routing::route::{Phase, Route};
+use crate::units::Percent;
 
 /// How many of how many routes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,10 +37,10 @@ impl Removal {
         Self { removed: in_doubt.len(), of }
     }
 
-    /// Whether that is more than a share of so many percent.
+    /// Whether that is more than this share.
     #[must_use]
-    pub fn exceeds(&self, percent: u8) -> bool {
-        self.removed.saturating_mul(100) > self.of.saturating_mul(percent.into())
+    pub fn exceeds(&self, most: Percent) -> bool {
+        most.is_less_than(self.removed, self.of)
     }
 }
 
@@ -76,8 +77,9 @@ mod tests {
         assert_eq!(between(&["d", "x", "a"]), Removal { removed: 2, of: 4 });
         assert_eq!(between(&[]), Removal { removed: 4, of: 4 });
         assert_eq!(Removal::between(&old, &old.clone(), now), Removal { removed: 0, of: 4 });
-        let half = Removal { removed: 2, of: 4 };
-        assert!(half.exceeds(49) && !half.exceeds(50) && !between(&[]).exceeds(100));
-        assert!(!Removal::default().exceeds(0));
+        let (half, percent) =
+            (Removal { removed: 2, of: 4 }, |most| Percent::try_from(most).unwrap());
+        assert!(half.exceeds(percent(49)) && !half.exceeds(percent(50)));
+        assert!(!between(&[]).exceeds(Percent::ALL) && !Removal::default().exceeds(percent(0)));
     }
 }

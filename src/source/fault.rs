@@ -17,7 +17,7 @@ use crate::routing::snapshot::Conflict;
 use crate::source::instant::NotAnInstant;
 use crate::source::place::Place;
 use crate::store;
-use crate::units::UnitError;
+use crate::units::{Percent, UnitError};
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -257,6 +257,23 @@ pub enum FaultKind {
     #[error("has no *.toml any more, which looks like a missing mount{}{}", Kept(*kept), remedy(*kept))]
     NoFiles {
         /// How many of its routes stay.
+        kept: usize,
+    },
+    /// A set that removes more than `routes.max_removed_percent` lets it.
+    #[error(
+        "would remove {removed} of {of} routes, and routes.max_removed_percent is {most}: nothing \
+         of it applies{}; to confirm it, reload twice within a minute (systemctl reload mse-proxy, \
+         or SIGHUP), or restart",
+        Kept(*kept)
+    )]
+    TooMuchRemoved {
+        /// How many would go.
+        removed: usize,
+        /// Of how many that have not ended.
+        of: usize,
+        /// The limit.
+        most: Percent,
+        /// How many routes stay.
         kept: usize,
     },
     /// A text that should be one route.

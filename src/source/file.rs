@@ -13,10 +13,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info};
 
-use crate::source::shelf::Shelf;
+use crate::clock::Clock;
+use crate::source::guard::Guard;
+use crate::source::shelf::{Judgement, Shelf};
 use crate::source::tell;
 use crate::source::watch::{Stir, Watch};
 use crate::source::{RouteSet, Source};
+use crate::units::Percent;
 
 /// The name of this source.
 pub const NAME: &str = "file";
@@ -24,7 +27,7 @@ pub const NAME: &str = "file";
 const RECOVERY: Duration = Duration::from_secs(1);
 
 /// Which routes are read.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// A file, or a folder of `*.toml`.
@@ -32,6 +35,14 @@ pub struct Settings {
     pub path: Option<PathBuf>,
     /// Whether one fault keeps a whole new set out.
     pub strict: bool,
+    /// How much of what is in force a new set may take away without being confirmed.
+    pub max_removed_percent: Percent,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { path: None, strict: false, max_removed_percent: Percent::ALL }
+    }
 }
 
 /// Makes a [`Watched`] read everything again. Cheap to clone.
@@ -81,7 +92,7 @@ impl Reload {
 /// Reads a file or folder once. A fault is told for everything that could not be used.
 #[must_use]
 pub fn read_once(path: &Path) -> RouteSet {
-    set_of(&mut Shelf::new(path.to_owned(), false), true)
+    set_of(&mut Shelf::new(path.to_owned(), Judgement::default()), true)
 }
 
 fn set_of(shelf: &mut Shelf, again: bool) -> RouteSet {
@@ -108,10 +119,12 @@ struct Eye {
 impl Watched {
     /// Watches what the settings name, if they name anything.
     #[must_use]
-    pub fn new(settings: &Settings, reload: Reload) -> Option<Self> {
+    pub fn new(settings: &Settings, reload: Reload, clock: Arc<dyn Clock>) -> Option<Self> {
         let path = settings.path.as_ref()?;
         let stir = Stir::default();
-        let shelf = Shelf::new(path.clone(), settings.strict);
+        let Settings { strict, max_removed_percent, .. } = *settings;
+        let guard = Guard::new(max_removed_percent, clock);
+        let shelf = Shelf::new(path.clone(), Judgement { strict, guard: Some(guard) });
         let eye = Eye { watch: Watch::new(path, &stir), shelf };
         let asked = reload.asked.subscribe();
         Some(Self { eye: Arc::new(Mutex::new(eye)), stir, asked, reload })
@@ -168,7 +181,10 @@ mod tests {
     fn settings_have_defaults_and_know_their_keys() {
         assert_eq!(toml::from_str::<Settings>("").unwrap(), Settings::default());
         let settings: Settings = toml::from_str("path = 'a'\nstrict = true").unwrap();
-        assert_eq!(settings, Settings { path: Some("a".into()), strict: true });
+        assert_eq!(
+            settings,
+            Settings { path: Some("a".into()), strict: true, ..Settings::default() }
+        );
         assert_eq!(
             toml::from_str::<Settings>(&toml::to_string(&settings).unwrap()).unwrap(),
             settings

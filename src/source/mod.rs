@@ -7,6 +7,7 @@ mod crew;
 pub mod document;
 pub mod fault;
 pub mod file;
+mod guard;
 mod instant;
 mod keys;
 mod pages;

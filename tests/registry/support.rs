@@ -18,6 +18,7 @@ use mse_proxy::store::{
     Answer, Batch, Change, Committed, Entry, Error, Range, Revision, Shared, Store, Transaction,
     Watch,
 };
+use mse_proxy::units::Percent;
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -45,7 +46,7 @@ pub(crate) struct Node {
 }
 
 pub(crate) fn settings() -> Settings {
-    Settings { max_removed_percent: 100, history: Bounds::default(), yields: true }
+    Settings { max_removed_percent: Percent::ALL, history: Bounds::default(), yields: true }
 }
 
 impl Node {

@@ -12,6 +12,7 @@ use mse_proxy::routing::route::{Claim, Origin};
 use mse_proxy::routing::snapshot::{Conflict, Snapshot};
 use mse_proxy::routing::text;
 use mse_proxy::store::Error;
+use mse_proxy::units::Percent;
 use tokio::time::Instant;
 
 use crate::support::{Away, Node, history, put, read, route, settings, store};
@@ -171,7 +172,8 @@ async fn who_repeats_a_request_gets_the_first_answer_and_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_whole_set_is_applied_in_one_step_and_rehearsed_without_one() {
     let (store, _folder) = store();
-    let settings = Settings { max_removed_percent: 30, ..settings() };
+    let percent = Percent::try_from(30).unwrap();
+    let settings = Settings { max_removed_percent: percent, ..settings() };
     let node = Node::with(&store, "test", settings, Arc::new(mse_proxy::clock::SystemClock));
     let apply = |routes: Vec<_>, allow_removal| Wish::Apply {
         routes,
@@ -205,7 +207,7 @@ async fn a_whole_set_is_applied_in_one_step_and_rehearsed_without_one() {
     // More than may go.
     let few: Vec<_> = (3..8).map(one).collect();
     let refusal = refused(node.ask("", apply(few.clone(), false)).await);
-    assert_eq!(refusal, Refusal::TooMuchRemoved { removed: 3, of: 8, percent: 30 });
+    assert_eq!(refusal, Refusal::TooMuchRemoved { removed: 3, of: 8, percent });
     assert_eq!(node.writer.rehearse(&rehearsal(apply(few.clone(), false))), Err(refusal.into()));
     node.ask("", apply(few, true)).await.unwrap();
     // Routes of one set that cannot stand beside each other.

@@ -11,5 +11,7 @@
 mod contract;
 mod embedded;
 mod etcd;
+mod etcd_losses;
+mod etcd_trust;
 mod model;
 mod support_etcd;

@@ -10,15 +10,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use mse_proxy::store::Shared;
 use mse_proxy::store::etcd::{Etcd, Settings};
+use mse_proxy::store::{Revision, Shared};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use rustix::process::{Pid, Signal, kill_process};
 use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 /// Far longer than etcd takes to start on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A port of loopback that nobody else is given while this lives. It is bound and never listens,
 /// which leaves it to whoever names it.
@@ -84,9 +84,9 @@ impl Server {
         let (certificate, key) = authority.issue(server.folder.path(), "server");
         server.options = vec![
             "--client-cert-auth".into(),
-            format!("--trusted-ca-file={}", authority.path.display()),
-            format!("--cert-file={}", certificate.display()),
-            format!("--key-file={}", key.display()),
+            format!("--trusted-ca-file={}", authority.path),
+            format!("--cert-file={}", certificate),
+            format!("--key-file={}", key),
         ];
         server.run();
         server
@@ -177,11 +177,6 @@ impl Server {
         self.wait();
     }
 
-    /// The same, of a cluster that cannot answer yet.
-    pub(crate) fn run_without_waiting(&mut self) {
-        self.spawn();
-    }
-
     /// Ends it as a power cut would.
     pub(crate) fn kill(&mut self) {
         let mut child = self.child.take().expect("it runs");
@@ -214,10 +209,10 @@ impl Server {
     }
 
     /// One of its counters, summed over the labels that hold these words.
-    pub(crate) fn counter(&self, words: &[&str]) -> f64 {
+    pub(crate) fn counter(&self, words: &[&str]) -> u64 {
         let text = self.http("/metrics").unwrap();
         let lines = text.lines().filter(|line| words.iter().all(|word| line.contains(word)));
-        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
     }
 
     fn http(&self, path: &str) -> Option<String> {
@@ -227,6 +222,11 @@ impl Server {
         let mut text = String::new();
         stream.read_to_string(&mut text).ok()?;
         Some(text)
+    }
+
+    /// Makes it forget what came before a revision.
+    pub(crate) fn compact(&self, revision: Revision) {
+        self.etcdctl(&["compaction", "--physical", &revision.to_string()]);
     }
 
     /// Asks it with etcd's own client, and gives what that printed.
@@ -267,8 +267,8 @@ pub(crate) fn open(settings: &str) -> Shared {
 /// Who vouches for a server and its clients.
 pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
-    /// Its own certificate.
-    pub(crate) path: PathBuf,
+    /// Where its own certificate is.
+    pub(crate) path: String,
     folder: TempDir,
 }
 
@@ -278,27 +278,33 @@ impl Authority {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let path = folder.path().join("ca.pem");
-        fs::write(&path, issuer.pem()).unwrap();
+        let path = write(folder.path(), "ca.pem", &issuer.pem());
         Self { issuer, path, folder }
     }
 
     /// A certificate for loopback with its key, as files.
-    pub(crate) fn issue(&self, folder: &Path, name: &str) -> (PathBuf, PathBuf) {
+    pub(crate) fn issue(&self, folder: &Path, name: &str) -> (String, String) {
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         params.subject_alt_names.push(SanType::IpAddress(Ipv4Addr::LOCALHOST.into()));
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let paths = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
-        fs::write(&paths.0, certificate.pem()).unwrap();
-        fs::write(&paths.1, key.serialize_pem()).unwrap();
-        paths
+        (
+            write(folder, &format!("{name}.pem"), &certificate.pem()),
+            write(folder, &format!("{name}.key"), &key.serialize_pem()),
+        )
     }
 
     /// A client's certificate and key.
-    pub(crate) fn client(&self, name: &str) -> (PathBuf, PathBuf) {
+    pub(crate) fn client(&self, name: &str) -> (String, String) {
         self.issue(self.folder.path(), name)
     }
+}
+
+/// Writes a file, and gives its path as text.
+pub(crate) fn write(folder: &Path, name: &str, text: &str) -> String {
+    let path = folder.join(name);
+    fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
 }
 
 /// A way to a server that can be made to lose what comes back, or to swallow everything.
@@ -311,7 +317,7 @@ pub(crate) struct Road {
 struct Switches {
     /// Requests go there; the first answer ends the connection instead of arriving.
     loses_answers: AtomicBool,
-    /// Connections are accepted, and nothing is read from them or written to them.
+    /// Connections are accepted and stay open, and nothing goes through any of them.
     swallows: AtomicBool,
 }
 
@@ -329,8 +335,8 @@ impl Road {
                 if switches.swallows.load(Ordering::SeqCst) {
                     swallowed.push(client);
                 } else if let Ok(server) = TcpStream::connect(server) {
-                    pass(&client, &server, None);
-                    pass(&server, &client, Some(Arc::clone(&switches)));
+                    pass(&client, &server, &switches, false);
+                    pass(&server, &client, &switches, true);
                 }
             }
         });
@@ -351,13 +357,16 @@ impl Road {
 }
 
 /// Carries bytes one way until there are no more.
-fn pass(from: &TcpStream, to: &TcpStream, switches: Option<Arc<Switches>>) {
+fn pass(from: &TcpStream, to: &TcpStream, switches: &Arc<Switches>, are_answers: bool) {
     let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+    let switches = Arc::clone(switches);
     thread::spawn(move || {
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
-            let is_lost =
-                switches.as_ref().is_some_and(|way| way.loses_answers.load(Ordering::SeqCst));
+            while switches.swallows.load(Ordering::SeqCst) {
+                thread::park();
+            }
+            let is_lost = are_answers && switches.loses_answers.load(Ordering::SeqCst);
             if is_lost || to.write_all(&buffer[..count]).is_err() {
                 break;
             }

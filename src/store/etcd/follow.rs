@@ -39,13 +39,21 @@ pub(super) struct Plan {
     pub(super) prefix: Prefix,
     /// Under which of our keys.
     pub(super) under: String,
-    /// How long a loss is borne before it is told.
-    pub(super) bound: Duration,
+    /// For one call.
+    pub(super) timeout: Duration,
+}
+
+impl Plan {
+    /// How long a loss is borne before it is told: two calls' time, in which a cluster elects
+    /// another leader, or a member starts again.
+    fn bound(&self) -> Duration {
+        self.timeout * 2
+    }
 }
 
 /// Begins to tell what comes after a revision.
 pub(super) async fn follow(plan: Plan, after: Revision) -> Result<Box<dyn Watch>, Error> {
-    let mut patience = Patience::new(plan.bound);
+    let mut patience = Patience::new(plan.timeout);
     let mut source = Source { cluster: None, gather: Gather::after(after), plan };
     let stream = source.begin(&mut patience).await?;
     let (sender, receiver) = mpsc::channel(MOST_WAITING);
@@ -99,7 +107,7 @@ impl Source {
         mut stream: Stream,
         batches: &mpsc::Sender<Result<Batch, Error>>,
     ) -> Error {
-        let mut patience = Patience::new(self.plan.bound);
+        let mut patience: Option<Patience> = None;
         loop {
             let why = match stream.answers.message().await {
                 Ok(Some(answer)) if answer.canceled => match self.cancelled(&answer) {
@@ -109,8 +117,8 @@ impl Source {
                 Ok(Some(answer)) => {
                     for batch in self.gather.take(&self.plan.prefix, answer) {
                         if batches.send(Ok(batch)).await.is_err() {
-                            // Nobody listens; what is returned is for nobody.
-                            return patience.exhausted();
+                            // What is returned is for nobody.
+                            return Patience::new(self.plan.timeout).exhausted();
                         }
                     }
                     continue;
@@ -122,13 +130,16 @@ impl Source {
             let name = members.name(&stream.member);
             debug!(endpoint = %name, why, "the store's watch broke off");
             members.leave(&stream.member);
-            if stream.begun.elapsed() >= STEADY {
-                patience = Patience::new(self.plan.bound);
-            } else if let Err(error) = patience.rest().await {
-                return error;
-            }
+            // Losses that follow each other closely are one.
+            let kept = patience.take().filter(|_| stream.begun.elapsed() < STEADY);
+            let patience =
+                patience.insert(kept.unwrap_or_else(|| Patience::new(self.plan.bound())));
             patience.complain(name, why);
-            stream = match self.begin(&mut patience).await {
+            let resumed = match patience.rest().await {
+                Ok(()) => self.begin(patience).await,
+                Err(error) => Err(error),
+            };
+            stream = match resumed {
                 Ok(stream) => stream,
                 Err(error) => return error,
             };
@@ -184,9 +195,10 @@ impl Source {
 
     async fn open(&self, member: &Member) -> Result<Streaming<WatchResponse>, Refusal> {
         let (key, range_end) = span(&self.plan.prefix, &self.plan.under);
-        // From the revision that is known already, and not from the next one: etcd then refuses in
-        // every case in which something behind it was compacted. Up to 3.5.17 it loses what was
-        // deleted at the very revision to which it was compacted. 0 would mean "from now on".
+        // From the revision that is known already, and not from the next one: etcd then refuses
+        // whenever it was compacted to a later one. It takes a watch that begins at the revision to
+        // which it was compacted, but many versions have lost what was removed just there (etcd
+        // issue 19179). 0 would mean "from now on".
         let start_revision = i64::try_from(self.gather.last).unwrap_or(i64::MAX).max(1);
         let create = WatchCreateRequest { key, range_end, start_revision, fragment: true };
         let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };

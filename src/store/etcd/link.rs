@@ -4,11 +4,13 @@
 //! a call knows to whom it speaks, and whether its request may have gone out: tonic's own channel
 //! connects again by itself and cannot tell.
 
+use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
-use std::sync::Arc;
+use std::iter::successors;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -46,11 +48,15 @@ pub(super) struct Link {
 }
 
 /// The task that moves the bytes of a connection.
-struct Driver(JoinHandle<()>);
+struct Driver {
+    task: JoinHandle<()>,
+    /// Why it ended, where that was a failure: a TLS alert, for example, which comes late.
+    end: Arc<OnceLock<String>>,
+}
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -62,7 +68,7 @@ pub(super) enum DialError {
     #[error("TLS: {0}")]
     Tls(io::Error),
     #[error("no HTTP/2: {0}")]
-    Http2(hyper::Error),
+    Http2(String),
     /// An address that is no URL, or no name for TLS.
     #[error("it cannot be dialled")]
     Address,
@@ -73,10 +79,16 @@ pub(super) enum DialError {
 pub(super) enum LinkError {
     /// The request never left.
     #[error("the connection was gone: {0}")]
-    NotSent(hyper::Error),
+    NotSent(String),
     /// It may have arrived.
     #[error("the connection broke off: {0}")]
-    Lost(hyper::Error),
+    Lost(String),
+}
+
+/// An error with all that led to it.
+fn chain(error: &dyn Error) -> String {
+    let causes = successors(error.source(), |cause| (*cause).source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 impl Link {
@@ -123,12 +135,22 @@ impl Link {
             .keep_alive_while_idle(false)
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(DialError::Http2)?;
-        let driver = tokio::spawn(async move {
-            // Whoever awaits an answer is told of the end; nobody else needs to know.
-            let _ = connection.await;
+            .map_err(|error| DialError::Http2(chain(&error)))?;
+        let end = Arc::new(OnceLock::new());
+        let noted = Arc::clone(&end);
+        let task = tokio::spawn(async move {
+            // Noted before it is dropped, which is when those who wait for an answer are told.
+            let mut connection = pin!(connection);
+            if let Err(error) = (&mut connection).await {
+                let _ = noted.set(chain(&error));
+            }
         });
-        Ok(Self { sender, origin, driver: Arc::new(Driver(driver)) })
+        Ok(Self { sender, origin, driver: Arc::new(Driver { task, end }) })
+    }
+
+    /// What to say of a request that failed.
+    fn why(&self, error: &hyper::Error) -> String {
+        self.driver.end.get().cloned().unwrap_or_else(|| chain(error))
     }
 
     /// What a generated client puts before its paths.
@@ -166,13 +188,15 @@ impl Service<Request<Body>> for Link {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let mut link = self.clone();
         Box::pin(async move {
-            link.sender.ready().await.map_err(LinkError::NotSent)?;
-            link.sender.try_send_request(request).await.map_err(|mut error| {
+            if let Err(error) = link.sender.ready().await {
+                return Err(LinkError::NotSent(link.why(&error)));
+            }
+            let sending = link.sender.try_send_request(request);
+            sending.await.map_err(|mut error| {
                 // hyper gives the request back if not a byte of it was written.
-                match error.take_message() {
-                    Some(_) => LinkError::NotSent(error.into_error()),
-                    None => LinkError::Lost(error.into_error()),
-                }
+                let is_unsent = error.take_message().is_some();
+                let why = link.why(&error.into_error());
+                if is_unsent { LinkError::NotSent(why) } else { LinkError::Lost(why) }
             })
         })
     }

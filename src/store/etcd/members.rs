@@ -58,7 +58,11 @@ impl Members {
 
     /// How a member is called in messages.
     pub(super) fn name(&self, member: &Member) -> String {
-        self.settings.endpoints.get(member.index).map(Address::to_string).unwrap_or_default()
+        self.endpoint(member.index)
+    }
+
+    fn endpoint(&self, index: usize) -> String {
+        self.settings.endpoints.get(index).map(Address::to_string).unwrap_or_default()
     }
 
     /// From now on another one is asked before this.
@@ -88,15 +92,17 @@ impl Members {
         let (count, first) = (self.count(), self.first.load(Ordering::Relaxed));
         let mut waiting = (0..count).map(|at| (first + at) % count.max(1));
         let mut greeted = FuturesUnordered::new();
-        let mut refusals = Vec::new();
+        let (mut silent, mut refusals) = (Vec::new(), Vec::new());
         loop {
             if let Some(index) = waiting.next() {
+                silent.push(index);
                 greeted.push(async move { (index, self.greet(index).await) });
             }
             tokio::select! {
                 answer = greeted.next() => match answer {
                     Some((_, Ok(member))) => return Some(Ok(member)),
                     Some((index, Err(verdict))) => {
+                        silent.retain(|other| *other != index);
                         if let Some(refusal) = self.complain(patience, index, verdict) {
                             refusals.push(refusal);
                         }
@@ -105,7 +111,9 @@ impl Members {
                 },
                 () = sleep(HEAD_START), if waiting.len() > 0 => {}
                 () = sleep_until(patience.deadline()) => {
-                    patience.complain("the others".into(), "no answer in time".into());
+                    for index in silent {
+                        patience.note_silence(self.endpoint(index));
+                    }
                     return None;
                 }
             }
@@ -129,9 +137,30 @@ impl Members {
     /// answer.
     async fn greet(&self, index: usize) -> Result<Member, Verdict> {
         let link = self.dial(index).await?;
+        let header = self.introduce(&link).await.map_err(|verdict| match verdict {
+            // In TLS 1.3 a server judges our certificate when we are done, and its alert may get
+            // lost when it hangs up.
+            Verdict::NotDone(why) | Verdict::Unknown(why)
+                if link.is_closed() && self.is_tls(index) =>
+            {
+                Verdict::NotDone(format!(
+                    "{why} (perhaps it does not accept `store.etcd.certificate`)"
+                ))
+            }
+            verdict => verdict,
+        })?;
+        let revision = u64::try_from(header.revision).unwrap_or(0);
+        Ok(Member { link, index, cluster: header.cluster_id, revision })
+    }
+
+    fn is_tls(&self, index: usize) -> bool {
+        self.settings.endpoints.get(index).is_some_and(|address| address.is_tls)
+    }
+
+    async fn introduce(&self, link: &Link) -> Result<ResponseHeader, Verdict> {
         let mut is_second_try = false;
         loop {
-            let pass = self.login.pass_of_stranger(&link).await?;
+            let pass = self.login.pass_of_stranger(link).await?;
             let mut request = Request::new(RangeRequest {
                 // A user who may do what we do may ask for this key, whether there is one or not.
                 key: self.probe_key(),
@@ -141,12 +170,7 @@ impl Members {
             pass.sign(&mut request);
             let mut client = KvClient::with_origin(link.clone(), link.origin());
             match client.range(request).await {
-                Ok(answer) => {
-                    let ResponseHeader { cluster_id, revision } =
-                        answer.into_inner().header.unwrap_or_default();
-                    let revision = u64::try_from(revision).unwrap_or(0);
-                    return Ok(Member { link, index, cluster: cluster_id, revision });
-                }
+                Ok(answer) => return Ok(answer.into_inner().header.unwrap_or_default()),
                 Err(status) => match judge(&status) {
                     Verdict::Token if !is_second_try => self.login.forget(&pass)?,
                     verdict => return Err(verdict),

@@ -20,7 +20,6 @@ mod verdict;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tracing::warn;
 
@@ -55,12 +54,6 @@ impl Etcd {
         let calls = Calls::new(Arc::clone(&members), settings.timeout.0.0);
         Ok(Self { settings, members, calls })
     }
-
-    /// How long a follower bears a loss before it is told: two calls' time, in which a cluster
-    /// elects another leader.
-    fn bound(&self) -> Duration {
-        self.settings.timeout.0.0 * 2
-    }
 }
 
 impl fmt::Debug for Etcd {
@@ -91,7 +84,7 @@ impl Store for Etcd {
             members: Arc::clone(&self.members),
             prefix: self.settings.prefix.clone(),
             under: prefix.to_owned(),
-            bound: self.bound(),
+            timeout: self.settings.timeout.0.0,
         };
         Box::pin(follow(plan, after))
     }

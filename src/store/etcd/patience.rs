@@ -46,6 +46,13 @@ impl Patience {
         self.complaints.push((endpoint, why));
     }
 
+    /// Notes that an endpoint did not answer to the end, unless it said something before.
+    pub(super) fn note_silence(&mut self, endpoint: String) {
+        if !self.complaints.iter().any(|(known, _)| *known == endpoint) {
+            self.complaints.push((endpoint, "no answer in time".to_owned()));
+        }
+    }
+
     /// Waits before the next attempt, or says that there is no time for one.
     pub(super) async fn rest(&mut self) -> Result<(), Error> {
         let pause = jittered(self.pause);
@@ -92,6 +99,7 @@ mod tests {
         patience.complain("http://a:1".into(), "refused".into());
         patience.complain("http://b:1".into(), "silent".into());
         patience.complain("http://a:1".into(), "reset".into());
+        patience.note_silence("http://a:1".into());
         let mut rests = 0;
         let error = loop {
             match patience.rest().await {
