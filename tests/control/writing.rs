@@ -255,3 +255,45 @@ async fn stored_routes_are_listed_with_their_revisions() {
         list.routes.iter().all(|state| state.phase() == Phase::Live && state.origin == "store")
     );
 }
+
+#[tokio::test]
+async fn a_part_of_the_routes_is_applied_and_the_others_stay() {
+    let (_controlled, mut client) = start().await;
+    let routes: Vec<_> =
+        ["a", "b", "c"].map(|id| route(id, &format!("{id}.test"), "127.0.0.1:1")).into();
+    client.apply(ApplyRequest { routes, ..Default::default() }).await.unwrap();
+    let part = ApplyRequest {
+        routes: vec![route("d", "d.test", "127.0.0.1:1")],
+        keep_others: true,
+        removals: vec!["b".into()],
+        ..Default::default()
+    };
+    let without = ApplyRequest { keep_others: false, ..part.clone() };
+    assert_eq!(client.apply(without).await.unwrap_err().code(), Code::InvalidArgument);
+    let done = client.apply(part).await.unwrap().into_inner();
+    assert_eq!(done.differences.len(), 2);
+    for (id, is_there) in [("a", true), ("b", false), ("c", true), ("d", true)] {
+        assert_eq!(client.get(GetRequest { id: id.into() }).await.is_ok(), is_there, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn more_than_may_go_goes_only_when_that_is_confirmed() {
+    let controlled = Controlled::stored(Arc::new(SystemClock), |config| {
+        config.routes.max_removed_percent = 50.try_into().unwrap();
+    })
+    .await;
+    let mut client = controlled.client();
+    let routes: Vec<_> =
+        ["a", "b", "c"].map(|id| route(id, &format!("{id}.test"), "127.0.0.1:1")).into();
+    client.apply(ApplyRequest { routes: routes.clone(), ..Default::default() }).await.unwrap();
+    let fewer = ApplyRequest { routes: routes[..1].to_vec(), ..Default::default() };
+    for dry_run in [true, false] {
+        let fewer = ApplyRequest { dry_run, ..fewer.clone() };
+        let refused = client.apply(fewer).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        assert!(refused.message().contains("2 of 3"), "{refused}");
+    }
+    let done = client.apply(ApplyRequest { allow_removal: true, ..fewer }).await.unwrap();
+    assert_eq!(done.into_inner().differences.len(), 2);
+}
