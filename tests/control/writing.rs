@@ -37,8 +37,8 @@ async fn a_stale_revision_is_refused_with_the_current_one() {
     // What is so already is no change, and keeps its revision.
     let same = client.set(set(changed)).await.unwrap().into_inner();
     assert_eq!((same.changed, same.revision), (false, second.revision));
-    let state = client.get(GetRequest { id: "a".into() }).await.unwrap().into_inner();
-    assert_eq!(state.revision, second.revision);
+    let now = client.get(GetRequest { id: "a".into() }).await.unwrap().into_inner();
+    assert_eq!(now.revision, second.revision);
     let stale =
         RemoveRequest { id: "a".into(), if_revision: Some(first.revision), ..Default::default() };
     assert_eq!(client.remove(stale).await.unwrap_err().code(), Code::Aborted);
@@ -219,7 +219,7 @@ async fn the_history_names_who_did_what_and_its_chain_holds() {
         }
     };
     assert_eq!(all.len(), 7);
-    let digest = head.1.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = head.1.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
     let head = Head { number: head.0, digest, oldest: head.2 };
     let chain = |tamper: Option<usize>| {
         let mut chain = Chain::new(head.oldest);
