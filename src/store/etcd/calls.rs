@@ -187,6 +187,7 @@ impl Calls {
             return Ok(member);
         }
         let Ok(_reaching) = timeout_at(patience.deadline(), self.reaching.lock()).await else {
+            self.members.note_silence(patience);
             return Err(patience.exhausted());
         };
         if let Some(member) = self.usable() {

@@ -33,7 +33,7 @@ pub(super) enum Verdict {
 }
 
 /// Words of etcd's messages, and what they mean.
-const WORDS: [(&str, Meaning); 21] = [
+const WORDS: [(&str, Meaning); 19] = [
     ("invalid auth token", Meaning::Token),
     ("revision of auth store is old", Meaning::Token),
     ("user name is empty", Meaning::Token),
@@ -53,8 +53,6 @@ const WORDS: [(&str, Meaning); 21] = [
     ("permission denied", Meaning::Refused),
     ("duplicate key", Meaning::Refused),
     ("key is not provided", Meaning::Refused),
-    ("authentication is not enabled", Meaning::Refused),
-    ("invalid authorization", Meaning::Refused),
 ];
 
 #[derive(Clone, Copy)]
