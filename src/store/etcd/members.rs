@@ -108,7 +108,7 @@ impl Members {
                 answer = greeted.next() => match answer {
                     Some((_, Ok(member))) => return Some(Ok(member)),
                     Some((index, Err(verdict))) => {
-                        if let Some(refusal) = self.complain(patience, index, verdict) {
+                        if let Some(refusal) = self.complain(patience, index, &verdict) {
                             refusals.push(refusal);
                         }
                     }
@@ -126,13 +126,9 @@ impl Members {
     }
 
     /// Notes what one said; gives it back if it was a refusal.
-    fn complain(&self, patience: &mut Patience, index: usize, verdict: Verdict) -> Option<String> {
+    fn complain(&self, patience: &mut Patience, index: usize, verdict: &Verdict) -> Option<String> {
         let name = self.settings.endpoints.get(index).map(Address::to_string).unwrap_or_default();
-        let (why, is_refusal) = match verdict {
-            Verdict::Refused(why) => (why, true),
-            Verdict::NotDone(why) | Verdict::Unknown(why) | Verdict::Damaged(why) => (why, false),
-            other => (format!("{other:?}"), false),
-        };
+        let (why, is_refusal) = (verdict.to_string(), matches!(verdict, Verdict::Refused(_)));
         patience.complain(name.clone(), why.clone());
         is_refusal.then(|| format!("etcd: {name}: {why}"))
     }
