@@ -10,15 +10,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::control::peer::Peer;
 use crate::control::tls::Tls;
@@ -27,8 +27,9 @@ use crate::control::tls::Tls;
 pub(super) const MOST: usize = 64;
 /// How long a client may take until its first byte is there, TLS included.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How much of a client that may not come in is read until it closes, in bytes.
-const MOST_UNREAD: u64 = 64 * 1024;
+/// How long, and for how many bytes, a client that is refused is listened to.
+const LINGER: Duration = Duration::from_secs(1);
+const MOST_UNREAD: u64 = 64 << 10;
 /// How long is waited when no connection can be accepted, for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How often, at the most, one kind of trouble is told.
@@ -126,8 +127,7 @@ impl Raw {
         let config = spawn_blocking(move || tls.current());
         let config = timeout_at(until, config).await.ok()?.ok()?;
         let shaking = TlsAcceptor::from(config).accept(stream).into_fallible();
-        let shaken = timeout_at(until, shaking).await;
-        match shaken {
+        match timeout_at(until, shaking).await {
             Ok(Ok(stream)) => {
                 let shown = stream.get_ref().1.peer_certificates()?.first()?;
                 let peer = Peer::of_certificate(shown);
@@ -135,8 +135,8 @@ impl Raw {
             }
             Ok(Err((error, stream))) => {
                 // No louder: anybody can cause it, as often as he likes.
-                tracing::debug!(%address, %error, "admin.grpc: no TLS with a client");
-                let _ = timeout_at(until, part(stream)).await;
+                debug!(%address, %error, "admin.grpc: no TLS with a client");
+                see_off(stream).await;
                 None
             }
             Err(_) => None,
@@ -144,12 +144,14 @@ impl Raw {
     }
 }
 
-/// Parts with a client that was told why it may not come in. Whoever closes with bytes unread resets
-/// the connection, and what was told may be lost on the way.
-async fn part(mut stream: TcpStream) -> io::Result<()> {
-    stream.shutdown().await?;
-    tokio::io::copy(&mut stream.take(MOST_UNREAD), &mut tokio::io::sink()).await?;
-    Ok(())
+/// Lets a client read why it is refused: were its socket closed while there are bytes of its own to
+/// be read, it would find a reset in the place of our alert.
+async fn see_off(mut stream: TcpStream) {
+    let farewell = async {
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream.take(MOST_UNREAD), &mut tokio::io::sink()).await
+    };
+    let _ = timeout(LINGER, farewell).await;
 }
 
 /// Keeps a trouble that goes on from filling the log.

@@ -78,7 +78,7 @@ pub struct Door {
 #[derive(Debug)]
 enum Socket {
     Unix(Bound),
-    Tcp(TcpListener, Tls),
+    Tcp(TcpListener, Arc<Tls>),
 }
 
 /// Opens the socket, if one is wanted.
@@ -95,7 +95,7 @@ pub fn open(address: &Address, tls: &tls::Settings) -> Result<Option<Door>, Open
             let Some(door) = doors.pop() else { return Ok(None) };
             let blame = |error| ListenError { address: *tcp, error };
             let listener = door.of_worker(0).map_err(blame)?;
-            (Socket::Tcp(listener, tls), Address::Tcp(door.address()))
+            (Socket::Tcp(listener, Arc::new(tls)), Address::Tcp(door.address()))
         }
     };
     Ok(Some(Door { socket, address }))
@@ -146,7 +146,7 @@ impl Door {
             }
             Socket::Tcp(listener, tls) => {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
-                (Listener::Tcp(listener, Arc::new(tls)), None)
+                (Listener::Tcp(listener, tls), None)
             }
         };
         let Subject { eyes, on_remove, store } = subject;

@@ -170,13 +170,17 @@ impl<'a> Moment<'a> {
                 })?
             }
         };
-        let mut revision = 0;
-        if self.source_of(row.origin.as_ref()) == stored::NAME
-            && let Some(Stored { value: Value::Route(route), revision: current }) = self.stored(id)
-        {
-            (row.route, revision) = (route, current);
+        if self.source_of(row.origin.as_ref()) != stored::NAME {
+            return Some(self.state(&row, self.now, 0));
         }
-        Some(self.state(&row, self.now, revision))
+        // What is gone or changed there is so in the table in a moment.
+        match self.stored(id)? {
+            Stored { value: Value::Route(route), revision } => {
+                row.route = route;
+                Some(self.state(&row, self.now, revision))
+            }
+            Stored { value: Value::Unreadable(_), .. } => None,
+        }
     }
 
     /// A stored route that is not in the table yet.

@@ -58,19 +58,16 @@ impl TryFrom<Vec<String>> for Precedence {
     fn try_from(names: Vec<String>) -> Result<Self, NoPrecedence> {
         let mut known = Vec::new();
         for name in names {
-            match SOURCES.into_iter().find(|known| *known == name) {
-                Some(source) => known.push(source),
-                None => {
-                    let nearest = nearest(&name, SOURCES);
-                    return Err(NoPrecedence::Unknown { name, nearest });
-                }
-            }
+            let Some(source) = SOURCES.into_iter().find(|known| *known == name) else {
+                let nearest = nearest(&name, SOURCES);
+                return Err(NoPrecedence::Unknown { name, nearest });
+            };
+            known.push(source);
         }
-        let ranks: [&str; 2] = known.try_into().map_err(|_| NoPrecedence::NotEach)?;
-        if ranks.iter().all(|rank| *rank == ranks[0]) {
-            return Err(NoPrecedence::NotEach);
+        match known.as_slice() {
+            [first, second] if first != second => Ok(Self([first, second])),
+            _ => Err(NoPrecedence::NotEach),
         }
-        Ok(Self(ranks))
     }
 }
 

@@ -8,6 +8,7 @@
 )]
 
 mod access_log;
+mod admin_socket;
 mod commands;
 mod daemon;
 mod endurance;

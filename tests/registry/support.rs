@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 /// Far more than any machine needs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// An embedded store in a folder of its own.
 pub(crate) fn store() -> (Shared, TempDir) {
@@ -166,22 +166,22 @@ impl Clock for Held {
 #[derive(Debug)]
 pub(crate) struct Away {
     store: Shared,
-    is_away: watch::Sender<bool>,
+    gone: watch::Sender<bool>,
     loses_answer: AtomicBool,
 }
 
 impl Away {
     pub(crate) fn new(store: &Shared) -> Arc<Self> {
-        let (is_away, loses_answer) = (watch::Sender::new(false), AtomicBool::new(false));
-        Arc::new(Self { store: Arc::clone(store), is_away, loses_answer })
+        let (gone, loses_answer) = (watch::Sender::new(false), AtomicBool::new(false));
+        Arc::new(Self { store: Arc::clone(store), gone, loses_answer })
     }
 
     pub(crate) fn go(&self) {
-        self.is_away.send_replace(true);
+        self.gone.send_replace(true);
     }
 
     pub(crate) fn come_back(&self) {
-        self.is_away.send_replace(false);
+        self.gone.send_replace(false);
     }
 
     /// The answer to the next commit gets lost.
@@ -190,7 +190,7 @@ impl Away {
     }
 
     fn must_be_there(&self) -> Result<(), Error> {
-        if *self.is_away.borrow() { Err(away()) } else { Ok(()) }
+        if *self.gone.borrow() { Err(away()) } else { Ok(()) }
     }
 }
 
@@ -229,7 +229,7 @@ impl Store for Away {
         Box::pin(async move {
             self.must_be_there()?;
             let watch = self.store.watch(prefix, after).await?;
-            Ok(Box::new(Cut { watch, is_away: self.is_away.subscribe() }) as Box<dyn Watch>)
+            Ok(Box::new(Cut { watch, gone: self.gone.subscribe() }) as Box<dyn Watch>)
         })
     }
 
@@ -241,14 +241,14 @@ impl Store for Away {
 /// A watch that ends when its store goes.
 struct Cut {
     watch: Box<dyn Watch>,
-    is_away: watch::Receiver<bool>,
+    gone: watch::Receiver<bool>,
 }
 
 impl Watch for Cut {
     fn next(&mut self) -> Answer<'_, Batch> {
         Box::pin(async move {
             tokio::select! {
-                _ = self.is_away.wait_for(|is_away| *is_away) => Err(away()),
+                _ = self.gone.wait_for(|gone| *gone) => Err(away()),
                 batch = self.watch.next() => batch,
             }
         })
