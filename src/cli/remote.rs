@@ -27,8 +27,8 @@ const FEW: usize = 1;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Running proxy")]
 pub(super) struct AdminArguments {
-    /// Where the running proxy is asked: `unix:PATH` or `https://HOST:PORT`; without, at the
-    /// socket of the machine's own.
+    /// Where the running proxy is asked: `unix:PATH` or `https://HOST:PORT`; without,
+    /// `unix:/run/mse-proxy/admin.sock`.
     #[arg(
         long,
         global = true,
