@@ -91,6 +91,36 @@ impl Socket {
         self.registration.poll_ready(cx, Ready::READ).map(drop)
     }
 
+    /// Whether the other side is known to have finished or broken off: reading does not wait any
+    /// more.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.registration.ready().has(Ready::ENDED)
+    }
+
+    /// Writes what only a shutdown or the close follows, at once: the FIN then leaves with these
+    /// bytes and not in a packet of its own (`MSG_MORE`, send(2)).
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub fn poll_write_last(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_send(cx, bytes, SendFlags::MORE)
+    }
+
+    fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        flags: SendFlags,
+    ) -> Poll<io::Result<usize>> {
+        let send = || net::send(&self.fd, bytes, flags | SendFlags::NOSIGNAL);
+        let count = ready!(self.poll_io(cx, Ready::WRITE, send))?;
+        if 0 < count && count < bytes.len() {
+            self.registration.exhausted(Ready::WRITE);
+        }
+        Poll::Ready(Ok(count))
+    }
+
     /// Moves bytes that have arrived into a pipe, without copying them; 0 is the end.
     ///
     /// # Errors
@@ -178,12 +208,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let send = || net::send(&self.fd, bytes, SendFlags::NOSIGNAL);
-        let count = ready!(self.poll_io(cx, Ready::WRITE, send))?;
-        if 0 < count && count < bytes.len() {
-            self.registration.exhausted(Ready::WRITE);
-        }
-        Poll::Ready(Ok(count))
+        self.poll_send(cx, bytes, SendFlags::empty())
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
