@@ -239,6 +239,7 @@ mod tests {
 
     use super::*;
     use crate::proxy::engine::deadlines::Deadlines;
+    use crate::proxy::relay::buffer;
 
     const LIMITS: Limits =
         Limits { idle: Duration::from_mins(10), half_close: Duration::from_mins(5) };
