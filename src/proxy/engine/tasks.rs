@@ -47,10 +47,22 @@ impl Spawner {
 
 /// Ends the waiting of a worker, from whichever thread.
 #[derive(Debug)]
-struct Alarm {
+pub(super) struct Alarm {
     event: OwnedFd,
     is_raised: AtomicBool,
     is_parked: AtomicBool,
+}
+
+impl Alarm {
+    /// One that ends the waiting of this reactor.
+    ///
+    /// # Errors
+    /// The kernel gives no event descriptor.
+    pub(super) fn of(reactor: &Reactor) -> io::Result<Self> {
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        reactor.register_alarm(&event)?;
+        Ok(Self { event, is_raised: AtomicBool::new(false), is_parked: AtomicBool::new(false) })
+    }
 }
 
 impl Wake for Alarm {
@@ -71,18 +83,15 @@ impl Wake for Alarm {
 /// then.
 ///
 /// # Errors
-/// The kernel gives no event descriptor, or waiting for events failed.
+/// Waiting for events failed.
 pub(super) fn run<T: 'static>(
     reactor: &Reactor,
     deadlines: &Deadlines,
     spawner: &Spawner,
+    alarm: &Arc<Alarm>,
     main: impl Future<Output = T> + 'static,
 ) -> io::Result<T> {
-    let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-    reactor.register_alarm(&event)?;
-    let (is_raised, is_parked) = (AtomicBool::new(false), AtomicBool::new(false));
-    let alarm = Arc::new(Alarm { event, is_raised, is_parked });
-    let waker = Waker::from(Arc::clone(&alarm));
+    let waker = Waker::from(Arc::clone(alarm));
     let mut cx = Context::from_waker(&waker);
 
     let result = Rc::new(Cell::new(None));
