@@ -169,7 +169,8 @@ impl<T: Transport, B: Transport> Passage<T, B> {
 /// What a session holds when it is refused: given back only once the client has been seen off.
 type Held = Result<Permit, Pending>;
 
-/// From the first byte to an open backend; a block, as [`arrive`].
+/// From the first byte to an open backend.
+#[expect(clippy::manual_async_fn, reason = "an async fn has room for its arguments twice")]
 fn travel<T: Transport, C: Connect>(
     client: &mut T,
     mut pending: Pending,
