@@ -41,7 +41,7 @@ fn allow(daemon: &Daemon, below: Option<u64>) -> Option<u64> {
 }
 
 fn pattern(size: usize, seed: u8) -> Vec<u8> {
-    (0..size).map(|at| (at / 251 + at % 251) as u8 ^ seed).collect()
+    (0..size).map(|at| ((at / 251 + at % 251) % 256).to_le_bytes()[0] ^ seed).collect()
 }
 
 fn carry(from: &mut TcpStream, to: &mut TcpStream, size: usize, seed: u8) {
