@@ -89,7 +89,7 @@ struct Passage<T, B> {
     told: Moved,
     timer: Deadline,
     entry: Entry,
-    _held: Permit,
+    permit: Permit,
     draft: Draft,
 }
 
@@ -144,7 +144,7 @@ fn arrive<T: Transport, C: Connect>(
             Ok((backend, prefix)) => {
                 let relay = Relay::new(client, backend, prefix, Rc::clone(&house.idle), &mut timer);
                 let told = Moved::default();
-                Some(Box::new(Passage { relay, told, timer, entry, _held: permit, draft }))
+                Some(Box::new(Passage { relay, told, timer, entry, permit, draft }))
             }
             Err(outcome) => {
                 draft.refuse(client, outcome, &mut timer).await;
@@ -166,8 +166,10 @@ impl<T: Transport, B: Transport> Passage<T, B> {
     }
 
     fn end(self, end: End) {
-        let Self { relay, mut draft, .. } = self;
+        let Self { relay, entry, permit, mut draft, .. } = self;
         let relayed = relay.end(end);
+        // Before the record is written, as above.
+        drop((entry, permit));
         draft.to_backend_bytes = relayed.to_backend;
         draft.to_client_bytes = relayed.to_client;
         draft.first_byte = relayed.first_byte;
