@@ -248,13 +248,13 @@ impl Listener {
 
     /// The address of ours by which somebody came in here.
     #[must_use]
-    pub fn reached_by(&self, socket: &Socket) -> SocketAddr {
+    pub fn reached_by(&self, socket: impl AsFd) -> SocketAddr {
         if !self.address.ip().is_unspecified() {
             // There is only one, and the kernel need not be asked.
             return self.address;
         }
         // A socket that cannot name its own address is already gone.
-        let named = net::getsockname(&socket.fd).ok();
+        let named = net::getsockname(socket).ok();
         named.and_then(|address| address.try_into().ok()).unwrap_or(self.address)
     }
 
@@ -262,7 +262,7 @@ impl Listener {
     ///
     /// # Errors
     /// What accept(2) says.
-    pub async fn accept(&mut self) -> io::Result<(Socket, SocketAddr)> {
+    pub async fn accept(&mut self) -> io::Result<(OwnedFd, SocketAddr)> {
         if self.registration.is_none() {
             self.registration = Some(self.reactor.register_listener(&self.socket)?);
         }
@@ -287,11 +287,11 @@ impl Listener {
     ///
     /// # Errors
     /// What accept(2) says; would block, if nobody waits.
-    pub fn accept_waiting(&self) -> io::Result<(Socket, SocketAddr)> {
+    pub fn accept_waiting(&self) -> io::Result<(OwnedFd, SocketAddr)> {
         let (fd, address) = net::acceptfrom_with(&self.socket, FLAGS)?;
         let address = address.and_then(|address| SocketAddr::try_from(address).ok());
         let address = address.ok_or(io::ErrorKind::InvalidData)?;
-        Ok((Socket::adopt(&self.reactor, fd)?, address))
+        Ok((fd, address))
     }
 
     /// Does not look at the queue until [`Listener::accept`] is called again: being told of

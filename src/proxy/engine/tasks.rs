@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ type Task = LocalBoxFuture<'static, ()>;
 #[derive(Clone, Default)]
 pub struct Spawner {
     fresh: Rc<RefCell<Vec<Task>>>,
+    /// How many tasks there are beside those, as others may see it.
+    load: Arc<AtomicUsize>,
 }
 
 impl std::fmt::Debug for Spawner {
@@ -42,6 +44,18 @@ impl Spawner {
         // The panic hook has told what happened; what the task held is given back by dropping it.
         let task = AssertUnwindSafe(task).catch_unwind().map(drop);
         self.fresh.borrow_mut().push(task.boxed_local());
+    }
+
+    /// How many tasks there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.load.load(Ordering::Relaxed) + self.fresh.borrow().len()
+    }
+
+    /// How many tasks there were at the end of the worker's last turn, for other threads to see.
+    #[must_use]
+    pub fn load(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.load)
     }
 }
 
@@ -113,6 +127,7 @@ pub(super) fn run<T: 'static>(
                 break;
             }
         }
+        spawner.load.store(tasks.len(), Ordering::Relaxed);
         let mut longest = deadlines.next(Instant::now());
         alarm.is_parked.store(true, Ordering::SeqCst);
         if alarm.is_raised.load(Ordering::SeqCst) {
