@@ -14,6 +14,7 @@ mod endurance;
 mod eyes;
 mod metrics;
 mod page;
+mod pipes;
 mod reload;
 mod support;
 mod systemd;
