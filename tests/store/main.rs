@@ -8,6 +8,10 @@
     reason = "in a test a panic is the verdict"
 )]
 
+mod child;
 mod contract;
+mod crash;
+mod damage;
 mod embedded;
+mod full;
 mod model;

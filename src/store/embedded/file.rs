@@ -27,7 +27,7 @@ const MODE: u32 = 0o600;
 /// either finished or died, so the second attempt is the last in practice.
 const ATTEMPTS: u32 = 8;
 
-/// Why a store cannot be opened. Nothing was changed.
+/// Why a store cannot be opened. What is in the file is as it was.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The folder of the file does not exist.

@@ -67,8 +67,8 @@ impl Embedded {
     /// whole file once, to be sure of it: some 2 s a GB.
     ///
     /// # Errors
-    /// When there is anything else than a store in order, or another process has it; the file is
-    /// as it was.
+    /// When there is anything else than a store in order, or another process has it. What the file
+    /// holds is as it was.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let Found { room, database, revision } = file::open(path)?;
         let vault = Arc::new(Vault::new(room, database));
