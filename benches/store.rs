@@ -72,8 +72,8 @@ async fn small(path: &Path) -> Result<(), Box<dyn Error>> {
         while let Some(done) = tasks.join_next().await {
             took.extend(done?.map_err(|error| error.to_string())?);
         }
-        let rate = took.len() as f64 / begun.elapsed().as_secs_f64();
-        println!("  {callers:>5} callers: {rate:>7.0} a second, {}", spread(&mut took));
+        let rate = took.len() as u128 * 1000 / begun.elapsed().as_millis().max(1);
+        println!("  {callers:>5} callers: {rate:>7} a second, {}", spread(&mut took));
     }
     Ok(())
 }

@@ -31,7 +31,7 @@ fn content(writer: usize, number: u64, part: usize) -> Vec<u8> {
         .into_bytes()
         .into_iter()
         .cycle()
-        .take(size as usize)
+        .take(usize::try_from(size).unwrap())
         .collect()
 }
 
@@ -90,7 +90,7 @@ fn hear(child: &mut Other, most: usize, acknowledged: &mut Acknowledged) -> usiz
     {
         let words: Vec<u64> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
         if let [writer, number, revision] = words[..] {
-            acknowledged.insert(writer as usize, (number, revision));
+            acknowledged.insert(usize::try_from(writer).unwrap(), (number, revision));
             heard += 1;
         }
     }
@@ -231,4 +231,23 @@ fn an_answer_comes_after_the_disk_has_it() {
         }
     }
     assert_eq!(answers, 20);
+}
+
+/// Many who wait at once share commits: with each on its own there would be two syncs for each.
+#[test]
+fn who_waits_together_is_committed_together() {
+    const CALLERS: usize = 1_000;
+    if let Some(path) = role() {
+        return write_all(&path, CALLERS, 1);
+    }
+    let folder = TempDir::new().unwrap();
+    let trace = folder.path().join("trace");
+    let under = ["strace", "-f", "-qq", "-o", trace.to_str().unwrap(), "-e", "trace=fdatasync"];
+    let test = "crash::who_waits_together_is_committed_together";
+    let mut child = start(test, &folder.path().join("store.db"), &under);
+    assert_eq!(hear(&mut child, usize::MAX, &mut Acknowledged::new()), CALLERS);
+    assert!(child.ended_well());
+    let trace = fs::read_to_string(trace).unwrap();
+    let syncs = trace.lines().filter(|line| line.ends_with("= 0")).count();
+    assert!((2..CALLERS).contains(&syncs), "{syncs}");
 }

@@ -157,7 +157,18 @@ async fn fill_and_clear(disk: &Path) {
     written.is_all_there().await;
     say("written again");
 
-    // Without ballast, the store itself fills the disk; and it can be opened there.
+    // What a process that is killed just then leaves: a file that needs to be mended when opened.
+    let left = disk.join("left.db");
+    fs::copy(&path, &left).unwrap();
+    fill(disk);
+    let entries = written.store.range("").await.unwrap().entries;
+    let mended = Embedded::open(&left).unwrap();
+    assert!(mended.range("").await.unwrap().entries == entries);
+    drop(mended);
+    fs::remove_file(&left).unwrap();
+    clear(disk);
+
+    // The store itself fills the disk; and it can be opened there.
     written.write_until_refused().await;
     fill(disk);
     written.is_refused().await;
