@@ -62,6 +62,12 @@ fn clear(disk: &Path) {
     fs::remove_file(disk.join("ballast")).unwrap();
 }
 
+/// How many bytes this process has read by system calls.
+fn read_so_far() -> u64 {
+    let io = fs::read_to_string("/proc/self/io").unwrap();
+    io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+}
+
 /// What the store must hold, and what its watcher must have been told.
 struct Written {
     store: Embedded,
@@ -124,8 +130,14 @@ impl Written {
         }
     }
 
-    /// Refuses again and again, and is read all the time.
+    /// Refuses again and again, which costs next to nothing, and is read all the time.
     async fn is_refused(&mut self) {
+        let before = read_so_far();
+        for _ in 0..20 {
+            assert!(matches!(self.write().await, Err(Error::Refused(_))));
+        }
+        let read = read_so_far() - before;
+        assert!(read < 100_000, "{read} bytes were read: the file is not opened anew each time");
         for _ in 0..20 {
             let Err(Error::Refused(why)) = self.write().await else { panic!("where to?") };
             assert!(why.contains("store.db") && why.contains("No space left"), "{why}");
