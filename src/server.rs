@@ -30,6 +30,7 @@ use crate::proxy::connections::Ledger;
 use crate::proxy::drain::{self, drain};
 use crate::proxy::engine::Engine;
 use crate::proxy::engine::socket::Listener;
+use crate::proxy::handover::{Colleague, colleagues, take_over};
 use crate::proxy::limits::Limits;
 use crate::proxy::listener::{Door, ListenError, listen};
 use crate::proxy::pulse::Pulses;
@@ -178,11 +179,13 @@ pub async fn start_on(
     control.spawn(async move { fresh.keep_fresh(all, SystemResolver).await });
     let limits = Arc::new(Limits::new(config.limits.clone()));
     let metrics = Arc::new(Metrics::new(&config.telemetry));
+    let (colleagues, loads) = colleagues(workers());
     let (readiness, in_life) = watch::channel(Readiness::Starting { sources });
     let eyes = Arc::new(Eyes {
         table: table.clone(),
         ledger: Arc::clone(&ledger),
         limits: Arc::clone(&limits),
+        loads,
         log: log.clone(),
         metrics: Arc::clone(&metrics),
         reports: reports.clone(),
@@ -213,7 +216,7 @@ pub async fn start_on(
         stopping,
         closing,
     };
-    let workers = hire(&plan, &doors).map_err(StartError::Thread)?;
+    let workers = hire(colleagues, &plan, &doors).map_err(StartError::Thread)?;
     // Before it is said: whoever has read the log finds it so.
     readiness.send_replace(Readiness::Ready);
     for address in &addresses {
@@ -414,27 +417,31 @@ struct Plan {
     closing: watch::Receiver<bool>,
 }
 
-/// Starts one worker a core.
-fn hire(plan: &Plan, doors: &[Door]) -> io::Result<Vec<JoinHandle<()>>> {
-    let hire_one = |number| {
+/// Starts one worker for each colleague.
+fn hire(
+    colleagues: Vec<Colleague>,
+    plan: &Plan,
+    doors: &[Door],
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let hire_one = |(number, colleague)| {
         let plan = plan.clone();
         let listeners: Vec<_> =
             doors.iter().map(|door| door.of_worker(number)).collect::<Result<_, _>>()?;
         let runtime = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name(format!("worker-{number}"))
-            .spawn(move || work(number, plan, listeners, &runtime.0))?;
+            .spawn(move || work((number, colleague), plan, listeners, &runtime.0))?;
         // A worker that cannot start must keep the proxy from starting.
         runtime.1.recv().map_err(io::Error::other)??;
         Ok(thread)
     };
-    (0..workers()).map(hire_one).collect()
+    colleagues.into_iter().enumerate().map(hire_one).collect()
 }
 
 /// One worker's life. When its engine stops, the sessions that are still there end, and each writes
 /// its record then.
 fn work(
-    number: usize,
+    (number, colleague): (usize, Colleague),
     plan: Plan,
     listeners: Vec<std::net::TcpListener>,
     started: &std::sync::mpsc::SyncSender<io::Result<()>>,
@@ -451,11 +458,12 @@ fn work(
     let (stopping, mut closing) = (plan.stopping.clone(), plan.closing.clone());
     let pulses = plan.vitals.pulses.clone();
     let mut pulse = pulses.join(format!("worker-{number}"), &engine.deadlines);
-    let house = Rc::new(plan.house(&engine));
+    let (office, inbox) = colleague.begin(&engine, Rc::new(plan.house(&engine)));
+    engine.spawner.spawn(take_over(inbox, Rc::clone(&office)));
     let doors = listeners.into_iter().map(|listener| {
         let name = format!("worker-{number}, accepting on {}", listener.address());
         let pulse = pulses.join(name, &engine.deadlines);
-        accept(listener, Rc::clone(&house), engine.clone(), stopping.clone(), pulse)
+        accept(listener, Rc::clone(&office), stopping.clone(), pulse)
     });
     let doors: Vec<_> = doors.collect();
     // Only now, so that whoever looks on from here on sees all of its loops.

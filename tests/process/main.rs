@@ -15,6 +15,7 @@ mod endurance;
 mod eyes;
 mod metrics;
 mod page;
+mod pipes;
 mod reload;
 mod route_follow;
 mod route_foreign;

@@ -10,9 +10,10 @@ use crate::support::{Daemon, backend, echo, hello, route, text};
 use crate::web::{Samples, get, scrape};
 
 /// The contract: name, kind, labels of one sample that is there from the start.
-const PROMISED: [(&str, &str, &str); 32] = [
+const PROMISED: [(&str, &str, &str); 33] = [
     ("mse_proxy_sessions_total", "counter", "{outcome=\"closed\"}"),
     ("mse_proxy_sessions_open", "gauge", ""),
+    ("mse_proxy_worker_sessions_open", "gauge", "{worker=\"0\"}"),
     ("mse_proxy_sessions_limit", "gauge", ""),
     ("mse_proxy_hellos_pending", "gauge", ""),
     ("mse_proxy_hello_bytes", "histogram", ""),
