@@ -62,7 +62,7 @@ fn both_sides_must_know_each_other_and_are_told_who_is_to_blame() {
         let output = command()
             .env("MSE_PROXY_ADMIN", format!("https://{host}:{port}"))
             .env("MSE_PROXY_ADMIN_CA", ca)
-            .args(["--admin-cert", certificate, "--admin-key", key, "-v", "route", "list"])
+            .args(["--admin-cert", certificate, "--admin-key", key, "route", "list"])
             .output()
             .unwrap();
         let words = text(&output.stderr);

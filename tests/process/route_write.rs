@@ -116,7 +116,7 @@ fn open(
 
 #[test]
 fn an_apply_tells_what_it_changes_and_cuts_nothing_unasked() {
-    let proxy = Controlled::storing("");
+    let proxy = Controlled::storing_with(&[("MSE_PROXY_ROUTES_ON_REMOVE", "cut")]);
     let (listener, address) = backend();
     let first = route("shop.test", address, "id = \"shop\"\nexpires_at = 2099-01-01T00:00:00Z")
         + &route("old.test", "127.0.0.1:1", "id = \"old\"")
@@ -141,7 +141,7 @@ fn an_apply_tells_what_it_changes_and_cuts_nothing_unasked() {
     let file = proxy.file("next.toml", &next);
     let dry = proxy.told(&["route", "apply", &file, "--dry-run"]);
     let lines: Vec<_> = dry.lines().collect();
-    assert!(lines[0].starts_with("CHANGE     ID    ENDS    CUTS"), "{dry}");
+    assert!(lines[0].starts_with("CHANGE     ID    ENDS    CUTS  CARRYING  WHAT"), "{dry}");
     assert!(lines[1].starts_with("~ changed  shop  sooner     1"), "{dry}");
     assert!(dry.contains("+ added    new ") && dry.contains("- removed  old "), "{dry}");
     assert!(

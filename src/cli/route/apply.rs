@@ -3,6 +3,7 @@
 //! What would change is asked first and shown; what is then applied is applied to the same
 //! revision, or not at all. Live connections are cut only after somebody has agreed to that.
 
+use std::collections::HashMap;
 use std::io::{self, BufRead as _, IsTerminal as _};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -17,7 +18,9 @@ use crate::cli::report::{complain, complain_all, print};
 use crate::cli::words::counted;
 use crate::cli::{Format, Status};
 use crate::control::client::{Error, Refusal};
-use crate::control::proto::{ApplyRequest, ApplyResponse, ListRequest, Route, RouteState};
+use crate::control::proto::{
+    ApplyRequest, ApplyResponse, Difference, ListRequest, Route, RouteState,
+};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
@@ -67,12 +70,11 @@ pub(super) async fn run(arguments: &Arguments, remote: &Remote) -> Result<Status
         Err(error) => return Ok(plan.refuse(&error)),
     };
     let sum = Sum::of(&expected);
-    if arguments.dry_run || expected.differences.is_empty() {
-        show(&expected, None, remote);
+    let wanted = by_id(plan.routes.clone());
+    let is_plan = arguments.dry_run || expected.differences.is_empty();
+    show(&expected, &wanted, is_plan, remote);
+    if is_plan {
         return Ok(Status::Done);
-    }
-    if voice.format == Format::Table {
-        print(&rows(&expected, voice.style));
     }
     if sum.cut_connections > 0 && !arguments.agreed.yes && !agree(&sum, remote) {
         return Ok(Status::Refused);
@@ -88,7 +90,8 @@ pub(super) async fn run(arguments: &Arguments, remote: &Remote) -> Result<Status
             }
         }
         Some(size) => {
-            let moves = moves(&expected, plan.routes.clone(), stored);
+            let stored = stored.into_iter().filter_map(|state| state.route);
+            let moves = moves(&expected, wanted, by_id(stored));
             match plan.step(steps(moves, size.get())).await {
                 Ok(revision) => revision,
                 Err(error) => return Ok(plan.refuse(&error)),
@@ -96,7 +99,7 @@ pub(super) async fn run(arguments: &Arguments, remote: &Remote) -> Result<Status
         }
     };
     match voice.format {
-        Format::Json => show(&expected, Some(revision), remote),
+        Format::Json => print(&format!("{}\n", json(&expected, Some(revision)))),
         Format::Table => print(&format!(
             "{} at revision {revision}: {}\n",
             voice.style.good("applied"),
@@ -188,18 +191,17 @@ impl Plan<'_> {
     }
 }
 
+fn by_id(routes: impl IntoIterator<Item = Route>) -> HashMap<String, Route> {
+    routes.into_iter().map(|route| (route.id.clone(), route)).collect()
+}
+
 /// The differences as moves of a step.
-fn moves(expected: &ApplyResponse, routes: Vec<Route>, stored: Vec<RouteState>) -> Vec<Move> {
-    use std::collections::HashMap;
-    let by_id = |route: Route| {
-        let id =
-            if route.id.is_empty() { route.hosts.first().cloned() } else { Some(route.id.clone()) };
-        (id.unwrap_or_default(), route)
-    };
-    let mut wanted: HashMap<String, Route> = routes.into_iter().map(by_id).collect();
-    let stored = stored.into_iter().filter_map(|state| state.route);
-    let mut stored: HashMap<String, Route> = stored.map(by_id).collect();
-    let one = |difference: &crate::control::proto::Difference| Move {
+fn moves(
+    expected: &ApplyResponse,
+    mut wanted: HashMap<String, Route>,
+    mut stored: HashMap<String, Route>,
+) -> Vec<Move> {
+    let one = |difference: &Difference| Move {
         id: difference.id.clone(),
         kind: difference.kind(),
         route: wanted.remove(&difference.id),
@@ -208,17 +210,24 @@ fn moves(expected: &ApplyResponse, routes: Vec<Route>, stored: Vec<RouteState>) 
     expected.differences.iter().map(one).collect()
 }
 
-fn show(answer: &ApplyResponse, revision: Option<u64>, remote: &Remote) {
+/// Shows what changes: all of it, if nothing comes after that, else what people need to agree.
+fn show(answer: &ApplyResponse, wanted: &HashMap<String, Route>, is_plan: bool, remote: &Remote) {
     let style = remote.voice.style;
-    if remote.voice.format == Format::Json {
-        return print(&format!("{}\n", json(answer, revision)));
+    match (remote.voice.format, is_plan) {
+        (Format::Json, true) => print(&format!("{}\n", json(answer, None))),
+        (Format::Json, false) => {}
+        (Format::Table, true) if answer.differences.is_empty() => {
+            let unchanged = counted(answer.unchanged, "route");
+            print(&format!("{}: {unchanged} unchanged\n", style.good("nothing to change")));
+        }
+        (Format::Table, _) => {
+            print(&rows(answer, wanted, style));
+            if is_plan {
+                let words = Sum::of(answer).words(style);
+                print(&format!("{}: {words}\n", style.strong("would be")));
+            }
+        }
     }
-    if answer.differences.is_empty() {
-        let unchanged = counted(answer.unchanged, "route");
-        return print(&format!("{}: {unchanged} unchanged\n", style.good("nothing to change")));
-    }
-    let words = Sum::of(answer).words(style);
-    print(&format!("{}{}: {words}\n", rows(answer, style), style.strong("would be")));
 }
 
 /// Asks whoever sits at the terminal. Where nobody does, nothing is cut.

@@ -46,8 +46,8 @@ const COLUMNS: [Column; 6] = [
     Column::whole("REVISION").number(),
     Column::whole("WHEN"),
     Column::whole("ID"),
-    Column::cut("CHANGE"),
-    Column::cut("BY"),
+    Column::cut("CHANGE").at_least(30),
+    Column::cut("BY").or_left_out(),
 ];
 
 pub(super) async fn run(arguments: &Arguments, remote: &Remote) -> Result<Status, Error> {
