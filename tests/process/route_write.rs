@@ -15,7 +15,7 @@ fn a_route_is_made_changed_and_removed_and_serves_meanwhile() {
     let shop = echo(hello("shop.test").len()).to_string();
     let made = proxy.told(&["route", "set", "shop.test", "--backend", &shop, "--expires-in", "4h"]);
     assert!(made.starts_with("shop.test is set at revision "), "{made}");
-    assert!(made.contains(&format!("shop.test → {shop} until ")), "{made}");
+    assert!(made.contains(&format!("  → {shop} until ")), "{made}");
     let serves =
         |host: &str| ask(proxy.daemon.address, host).is_ok_and(|bytes| bytes == hello(host));
     until("the route serves", || serves("shop.test"));

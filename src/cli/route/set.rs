@@ -141,6 +141,8 @@ async fn patched(arguments: &Arguments, remote: &Remote) -> Result<Option<Planne
         ));
         return Ok(None);
     }
+    // One that was removed a moment ago may still be in the table.
+    let found = found.filter(|state| state.revision > 0);
     let revision = Some(found.as_ref().map_or(0, |state| state.revision));
     let before = found.and_then(|state| state.route);
     let mut route =
