@@ -5,6 +5,8 @@
 //! others. Workers start when all sources have told their routes, so that no client is refused
 //! for a table that is not there yet.
 
+mod supply;
+
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZero;
@@ -15,14 +17,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::admin::{self, Admin, Eyes, Readiness};
 use crate::clock::{Clock, Forward};
 use crate::config::Config;
-use crate::control::{self, Control, address::Address, write};
+use crate::control::address::Address;
+use crate::control::{self, Control};
 use crate::proxy::accept::accept;
 use crate::proxy::backend::addresses::Addresses;
 use crate::proxy::backend::connect::Dialer;
@@ -39,17 +42,15 @@ use crate::proxy::session::House;
 use crate::reconcile::{Reconciler, Report};
 use crate::resolve::SystemResolver;
 use crate::routing::table::{Table, table};
+use crate::source::RouteSet;
 use crate::source::file::{self, Reload};
-use crate::source::stored::{Handle, Stored};
-use crate::source::{RouteSet, Source};
-use crate::store::{self, choice};
+use crate::store::choice;
 use crate::systemd;
 use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::almanac;
 use crate::telemetry::metrics::Metrics;
+use supply::{Supply, open_control, supply, wait_for_sources};
 
-/// Sets that wait for the reconciler; sources send rarely and may wait.
-const SETS: usize = 16;
 /// How long the access log gets to be written out at the end.
 const LOG_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -237,77 +238,6 @@ pub async fn start_on(
         admin,
         grpc,
     })
-}
-
-/// What writes to the store are judged by.
-fn rules(config: &Config) -> write::Settings {
-    write::Settings {
-        max_removed_percent: config.routes.max_removed_percent,
-        history: config.store.bounds(),
-        yields: config.routes.precedence.store_yields(),
-    }
-}
-
-/// Opens the control service. At its usual place it is a comfort that a proxy can do without: one
-/// that may not write to /run serves all the same.
-fn open_control(config: &Config) -> Result<Option<control::Door>, StartError> {
-    let address = &config.admin.grpc;
-    match control::open(address, &config.admin.tls) {
-        Ok(door) => Ok(door),
-        Err(error) if address.is_usual() => {
-            warn!(%error, "no control service: set admin.grpc to another place, or to \"\"");
-            Ok(None)
-        }
-        Err(error) => Err(StartError::Control { address: address.clone(), error }),
-    }
-}
-
-/// Where routes come from.
-struct Supply {
-    /// How many will tell a first set.
-    sources: usize,
-    reload: Reload,
-    /// Where routes are kept that can be changed, and by which rules.
-    store: Option<(Handle, write::Settings)>,
-}
-
-/// Starts the reconciler, and all that tells it routes.
-async fn supply(
-    reconciler: Reconciler,
-    config: &Config,
-    clock: &Arc<dyn Clock>,
-    fixed: Vec<RouteSet>,
-    store: Option<store::Shared>,
-    control: &mut JoinSet<()>,
-) -> Supply {
-    let (sets, incoming) = mpsc::channel(SETS);
-    let reload = Reload::default();
-    let mut sources = fixed.len();
-    control.spawn(reconciler.run(incoming));
-    for set in fixed {
-        // The reconciler was started just above and lives as long as the proxy.
-        let _ = sets.send(set).await;
-    }
-    let store = store.map(|store| {
-        let (source, handle) = Stored::new(store);
-        sources += 1;
-        control.spawn(source.run(sets.clone()));
-        (handle, rules(config))
-    });
-    let file = file::Watched::new(&config.routes.source(), reload.clone(), Arc::clone(clock));
-    if let Some(source) = file {
-        sources += 1;
-        control.spawn(source.run(sets));
-    }
-    if sources == 0 {
-        warn!("no source of routes is configured (routes.path, store.path): every name is unknown");
-    }
-    Supply { sources, reload, store }
-}
-
-async fn wait_for_sources(reports: &mut watch::Receiver<Report>, sources: usize) {
-    // Fails only when the reconciler is gone, and then nothing more will come.
-    let _ = reports.wait_for(|report| report.sources.len() >= sources).await;
 }
 
 /// Sessions are numbered from the second of the start, so that numbers of two runs differ.

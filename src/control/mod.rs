@@ -1,8 +1,8 @@
 //! The service by which routes are read and changed while the proxy runs, over gRPC.
 //!
-//! [`proto`] is `route.proto` as Rust. The side that answers runs on a thread and a runtime of its
-//! own, as the admin room does: neither the data path nor the expiry of routes waits for anything
-//! that is asked here. Whoever may open the Unix socket, or has a certificate of the right
+//! [`proto`] is `route.proto` as Rust. The side that answers has threads and a runtime of its own,
+//! as the admin room does: neither the data path nor the expiry of routes waits for anything that is
+//! asked here. Whoever may open the Unix socket, or has a certificate of the right
 //! authority, may do everything. [`dial`] and [`client`] are the side that asks: they know a running
 //! proxy by its endpoint and nothing else of it.
 

@@ -13,6 +13,7 @@ mod commands;
 mod daemon;
 mod endurance;
 mod eyes;
+mod merged;
 mod metrics;
 mod page;
 mod pipes;

@@ -11,6 +11,7 @@
 
 mod followed;
 mod history;
+mod merged;
 mod races;
 mod support;
 mod writes;
