@@ -18,6 +18,7 @@ mod metrics;
 mod page;
 mod pipes;
 mod reload;
+mod route_fleet;
 mod route_follow;
 mod route_foreign;
 mod route_look;

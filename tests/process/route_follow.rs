@@ -1,5 +1,8 @@
 //! `route watch` and `route history`: what happens, and what has happened.
 
+use mse_proxy::registry::keys;
+use mse_proxy::store::embedded::Embedded;
+use mse_proxy::store::{Change, Store, Transaction};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -156,4 +159,36 @@ fn the_chain_is_verified_and_what_was_noted_is_compared() {
     assert_eq!(output.status.code(), Some(1));
     let words = text(&output.stdout);
     assert!(words.contains("record 3 or one before it is not what was noted down"), "{words}");
+}
+
+#[test]
+fn whoever_tampered_with_the_store_is_found_out() {
+    let mut proxy = Controlled::storing("");
+    for port in 1..=5 {
+        set(&proxy, "a.test", port);
+    }
+    proxy.daemon.signal(Signal::TERM);
+    assert!(proxy.daemon.wait().success());
+    // Somebody who has the file gives himself out for another in one record.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let store = Embedded::open(&proxy.path("routes.redb")).unwrap();
+        let key = keys::record(3);
+        let kept = store.get(&key).await.unwrap().unwrap();
+        let forged = text(&kept.value).replace("unix:uid=", "unix:uid=6");
+        assert_ne!(forged, text(&kept.value));
+        let changes = vec![Change { key, value: Some(forged.into_bytes()) }];
+        store.commit(Transaction { checks: vec![], changes }).await.unwrap();
+    });
+    proxy.restart();
+    let output = proxy.run(&["route", "history", "--verify"]);
+    assert_eq!(output.status.code(), Some(1));
+    let words = text(&output.stdout);
+    assert!(words.starts_with("tampered with: record 3 was tampered with: "), "{words}");
+    let output = proxy.run(&["--format", "json", "route", "history", "--verify"]);
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&told["verified"], &told["fault"]["number"]),
+        (&Value::from(false), &Value::from(3))
+    );
 }

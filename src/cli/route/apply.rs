@@ -184,7 +184,7 @@ impl Plan<'_> {
                 complain("--allow-removal removes them all the same\n");
             }
             if *refusal == Refusal::TooMuch && self.arguments.in_steps.is_none() {
-                complain("--in-steps 50 applies it in several transactions\n");
+                complain("--in-steps 100 applies it in several transactions\n");
             }
         }
         status
