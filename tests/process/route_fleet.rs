@@ -4,7 +4,11 @@ use crate::route_support::Controlled;
 use crate::support::{route, until};
 
 #[path = "../store/support_etcd.rs"]
-#[allow(dead_code, reason = "a part of it is enough here")]
+#[allow(
+    dead_code,
+    clippy::expect_used,
+    reason = "a part of it is enough here; its words are for who runs tests"
+)]
 mod support_etcd;
 
 #[test]
