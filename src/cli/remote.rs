@@ -146,6 +146,11 @@ impl Remote {
 
     /// Tells why it was not done, and what to do.
     pub(super) fn refuse(&self, error: &Error) -> Status {
+        self.refuse_with(error, &self.remedy(error))
+    }
+
+    /// The same with a remedy of the command's own.
+    pub(super) fn refuse_with(&self, error: &Error, remedy: &str) -> Status {
         let style = self.voice.complaints;
         let (head, status) = match error {
             Error::Unreachable(_) => {
@@ -160,7 +165,7 @@ impl Remote {
         // A refusal may tell of several faults, one a line.
         let told = error.to_string();
         let told = told.lines().map(clean).collect::<Vec<_>>().join("\n  ");
-        complain(&format!("{}: {told}\n{}", style.bad(&head), self.remedy(error)));
+        complain(&format!("{}: {told}\n{remedy}", style.bad(&head)));
         status
     }
 
@@ -215,7 +220,7 @@ impl Remote {
             ),
             (Error::Refused { refusal, .. }, _) => match refusal {
                 Refusal::Stale => "somebody changed it meanwhile: look at it again, then decide\n".to_owned(),
-                Refusal::Unavailable => "the proxy runs, but its store does not answer; it serves on with the routes it knows\n".to_owned(),
+                Refusal::Unavailable => "the proxy serves on with the routes that it knows; only its store takes nothing now\n".to_owned(),
                 Refusal::Unknown => "the proxy is older than this command\n".to_owned(),
                 _ => String::new(),
             },

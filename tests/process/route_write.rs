@@ -154,7 +154,8 @@ fn an_apply_tells_what_it_changes_and_cuts_nothing_unasked() {
     let apply = proxy.command(&["route", "apply", &file]);
     let (shown, status) = on_terminal(&apply, 100, "n\n");
     assert!(
-        shown.contains("Cut 1 live connection?") && shown.contains("nothing was changed"),
+        plain(&shown).contains("1 live connection cut: agreed?")
+            && shown.contains("nothing was changed"),
         "{shown}"
     );
     assert_eq!(status, 1);
@@ -195,6 +196,12 @@ fn too_much_is_not_removed_without_a_word() {
     let told = proxy.told(&["route", "apply", &few, "--keep-others"]);
     assert!(told.contains("nothing to change"), "{told}");
     let told = proxy.told(&["route", "apply", &few, "--allow-removal"]);
+    assert!(told.contains("5 removed"), "{told}");
+    // A file without routes may be a slip.
+    let none = proxy.file("none.toml", "# nothing\n");
+    let words = proxy.refused(&["route", "apply", &none, "--allow-removal"], 1);
+    assert!(words.contains("all 5 routes removed: nobody can be asked here"), "{words}");
+    let told = proxy.told(&["route", "apply", &none, "--allow-removal", "--yes"]);
     assert!(told.contains("5 removed"), "{told}");
 }
 

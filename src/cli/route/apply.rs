@@ -45,7 +45,7 @@ pub(in crate::cli) struct Arguments {
 /// What is agreed to beforehand.
 #[derive(Debug, clap::Args)]
 struct Agreed {
-    /// Cut live connections without asking.
+    /// Cut live connections, or remove all routes, without asking.
     #[arg(long, short)]
     yes: bool,
     /// Remove as many routes as it takes, whatever `routes.max_removed_percent` says.
@@ -76,7 +76,10 @@ pub(super) async fn run(arguments: &Arguments, remote: &Remote) -> Result<Status
     if is_plan {
         return Ok(Status::Done);
     }
-    if sum.cut_connections > 0 && !arguments.agreed.yes && !agree(&sum, remote) {
+    let question = question(&sum, plan.routes.is_empty() && !arguments.keep_others);
+    if let Some(question) = question.filter(|_| !arguments.agreed.yes)
+        && !agree(&question, remote)
+    {
         return Ok(Status::Refused);
     }
     let revision = match arguments.in_steps {
@@ -177,17 +180,22 @@ impl Plan<'_> {
     }
 
     fn refuse(&self, error: &Error) -> Status {
-        let status = self.remote.refuse(error);
-        if let Error::Refused { refusal, message } = error {
-            // The proxy names the field of its request; here it is an option.
-            if *refusal == Refusal::Precondition && message.contains("allow_removal") {
-                complain("--allow-removal removes them all the same\n");
+        // The proxy names fields of its request; here they are options.
+        let remedy = match error {
+            Error::Unsure { .. } => "the same command does what is not yet done",
+            Error::Refused { refusal: Refusal::Precondition, message }
+                if message.contains("allow_removal") =>
+            {
+                "--allow-removal removes them all the same"
             }
-            if *refusal == Refusal::TooMuch && self.arguments.in_steps.is_none() {
-                complain("--in-steps 100 applies it in several transactions\n");
+            Error::Refused { refusal: Refusal::TooMuch, message }
+                if message.contains("in one step") =>
+            {
+                "--in-steps 100 applies it in several transactions"
             }
-        }
-        status
+            _ => return self.remote.refuse(error),
+        };
+        self.remote.refuse_with(error, &format!("{remedy}\n"))
     }
 }
 
@@ -230,18 +238,26 @@ fn show(answer: &ApplyResponse, wanted: &HashMap<String, Route>, is_plan: bool, 
     }
 }
 
-/// Asks whoever sits at the terminal. Where nobody does, nothing is cut.
-fn agree(sum: &Sum, remote: &Remote) -> bool {
-    let style = remote.voice.complaints;
+/// What must be agreed to, if anything: an empty file may be a slip as well.
+fn question(sum: &Sum, removes_all: bool) -> Option<String> {
+    let all = removes_all.then(|| format!("all {} removed", counted(sum.removed, "route")));
     let cut = counted(sum.cut_connections, "live connection");
+    let cut = (sum.cut_connections > 0).then(|| format!("{cut} cut"));
+    let parts: Vec<_> = all.into_iter().chain(cut).collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// Asks whoever sits at the terminal. Where nobody does, nothing is done.
+fn agree(question: &str, remote: &Remote) -> bool {
+    let style = remote.voice.complaints;
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         complain(&format!(
-            "{}: {cut} would be cut, and nobody can be asked here; --yes agrees to that, --dry-run tells which\n",
+            "{}: {question}: nobody can be asked here; --yes agrees to that, --dry-run tells which\n",
             style.bad("refused")
         ));
         return false;
     }
-    complain(&format!("{} [y/N] ", style.bad(&format!("Cut {cut}?"))));
+    complain(&format!("{}: agreed? [y/N] ", style.bad(question)));
     let mut answer = String::new();
     let read = io::stdin().lock().read_line(&mut answer);
     let agrees = read.is_ok() && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes");

@@ -20,7 +20,7 @@ const SHOWN: usize = 100;
 pub(super) struct Sum {
     added: u64,
     changed: u64,
-    removed: u64,
+    pub(super) removed: u64,
     sooner: u64,
     pub(super) cut_connections: u64,
     cut_bytes_per_second: u64,
