@@ -5,6 +5,8 @@
 //! others. Workers start when all sources have told their routes, so that no client is refused
 //! for a table that is not there yet.
 
+mod supply;
+
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZero;
@@ -15,13 +17,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::admin::{self, Admin, Eyes, Readiness};
 use crate::clock::{Clock, Forward};
 use crate::config::Config;
+use crate::control::address::Address;
+use crate::control::{self, Control};
 use crate::proxy::accept::accept;
 use crate::proxy::backend::addresses::Addresses;
 use crate::proxy::backend::connect::Dialer;
@@ -38,15 +42,15 @@ use crate::proxy::session::House;
 use crate::reconcile::{Reconciler, Report};
 use crate::resolve::SystemResolver;
 use crate::routing::table::{Table, table};
+use crate::source::RouteSet;
 use crate::source::file::{self, Reload};
-use crate::source::{RouteSet, Source};
+use crate::store::choice;
 use crate::systemd;
 use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::almanac;
 use crate::telemetry::metrics::Metrics;
+use supply::{Supply, open_control, supply, wait_for_sources};
 
-/// Sets that wait for the reconciler; sources send rarely and may wait.
-const SETS: usize = 16;
 /// How long the access log gets to be written out at the end.
 const LOG_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -59,6 +63,18 @@ pub enum StartError {
     /// The address of the status page and metrics cannot be had.
     #[error("admin.http: {0}")]
     Admin(ListenError),
+    /// The control service cannot be had where it was asked for.
+    #[error("admin.grpc = \"{address}\": {error}")]
+    Control {
+        /// Where.
+        address: Address,
+        /// Why not.
+        #[source]
+        error: control::OpenError,
+    },
+    /// The store cannot be had.
+    #[error(transparent)]
+    Store(#[from] choice::OpenError),
     /// The access log cannot be opened.
     #[error("log.access: {0}")]
     AccessLog(#[from] access_log::OpenError),
@@ -82,6 +98,7 @@ pub struct Running {
     workers: Vec<JoinHandle<()>>,
     control: JoinSet<()>,
     admin: Option<Admin>,
+    grpc: Option<Control>,
 }
 
 /// What can be seen of a proxy from outside, also while it stops. Cheap to clone.
@@ -136,7 +153,9 @@ pub async fn start_on(
     fixed: Vec<RouteSet>,
 ) -> Result<Running, StartError> {
     let addresses: Vec<_> = doors.iter().map(Door::address).collect();
-    let admin_door = admin::open(&config.admin).map_err(StartError::Admin)?;
+    let admin_door = admin::open(config.admin.http).map_err(StartError::Admin)?;
+    let control_door = open_control(config)?;
+    let store = choice::open(config.store.path.as_deref(), &config.store.etcd).await?;
     let log = AccessLog::open(&config.log)?;
     let (publisher, table) = table();
     let ledger = Arc::new(Ledger::new(config.limits.connections_per_route));
@@ -145,33 +164,25 @@ pub async fn start_on(
 
     let forward = Arc::new(Forward::new(clock));
     let clock: Arc<dyn Clock> = Arc::clone(&forward) as _;
-    let reconciler = Reconciler::new(publisher, table.clone(), Arc::clone(&clock));
+    let reconciler = Reconciler::new(
+        publisher,
+        table.clone(),
+        Arc::clone(&clock),
+        config.routes.precedence.clone(),
+    );
     let mut reports = reconciler.reports();
-    let (sets, incoming) = mpsc::channel(SETS);
-    let reload = Reload::default();
-    let mut sources = fixed.len();
-    control.spawn(reconciler.run(incoming));
-    for set in fixed {
-        // The reconciler was started just above and lives as long as the proxy.
-        let _ = sets.send(set).await;
-    }
-    if let Some(source) = file::Watched::new(&config.routes.source(), reload.clone()) {
-        sources += 1;
-        control.spawn(source.run(sets));
-    }
+    let Supply { sources, reload, store } =
+        supply(reconciler, config, &clock, fixed, store, &mut control).await;
     let policy = Policy { on_remove: config.routes.on_remove, drain: config.drain.timeout.0 };
     control.spawn(retire(Arc::clone(&ledger), table.clone(), Arc::clone(&clock), policy));
     control.spawn(almanac::tell(table.clone(), Arc::clone(&forward)));
     let (fresh, all) = (names.clone(), table.clone());
     control.spawn(async move { fresh.keep_fresh(all, SystemResolver).await });
-    if sources == 0 {
-        warn!("no source of routes is configured (routes.path): every name is unknown");
-    }
     let limits = Arc::new(Limits::new(config.limits.clone()));
     let metrics = Arc::new(Metrics::new(&config.telemetry));
     let (colleagues, loads) = colleagues(workers());
     let (readiness, in_life) = watch::channel(Readiness::Starting { sources });
-    let eyes = Eyes {
+    let eyes = Arc::new(Eyes {
         table: table.clone(),
         ledger: Arc::clone(&ledger),
         limits: Arc::clone(&limits),
@@ -182,8 +193,12 @@ pub async fn start_on(
         readiness: in_life.clone(),
         started: clock.now(),
         clock: forward,
-    };
-    let admin = admin_door.map(|door| door.serve(eyes)).transpose().map_err(StartError::Thread)?;
+    });
+    let admin = admin_door.map(|door| door.serve(Arc::clone(&eyes))).transpose();
+    let admin = admin.map_err(StartError::Thread)?;
+    let subject = control::Subject { eyes, on_remove: config.routes.on_remove, store };
+    let grpc = control_door.map(|door| door.serve(subject)).transpose();
+    let grpc = grpc.map_err(StartError::Thread)?;
     wait_for_sources(&mut reports, sources).await;
 
     let (stop, stopping) = watch::channel(false);
@@ -221,12 +236,8 @@ pub async fn start_on(
         workers,
         control,
         admin,
+        grpc,
     })
-}
-
-async fn wait_for_sources(reports: &mut watch::Receiver<Report>, sources: usize) {
-    // Fails only when the reconciler is gone, and then nothing more will come.
-    let _ = reports.wait_for(|report| report.sources.len() >= sources).await;
 }
 
 /// Sessions are numbered from the second of the start, so that numbers of two runs differ.
@@ -275,6 +286,12 @@ impl Running {
         self.admin.as_ref().map(Admin::address)
     }
 
+    /// Where its control service is, if anywhere.
+    #[must_use]
+    pub fn grpc(&self) -> Option<&Address> {
+        self.grpc.as_ref().map(Control::address)
+    }
+
     /// Its routes.
     #[must_use]
     pub fn table(&self) -> &Table {
@@ -295,7 +312,7 @@ impl Running {
         drain(&self.vitals.ledger, &self.drain, hurry).await;
         self.close.send_replace(true);
         let (workers, log) = (std::mem::take(&mut self.workers), self.log.clone());
-        let admin = self.admin.take();
+        let (admin, grpc) = (self.admin.take(), self.grpc.take());
         let joined = tokio::task::spawn_blocking(move || {
             for worker in workers {
                 // A worker that panicked has said so already.
@@ -303,6 +320,9 @@ impl Running {
             }
             log.close(LOG_PATIENCE);
             // Last, so that a stop can be watched to its end.
+            if let Some(grpc) = grpc {
+                grpc.close();
+            }
             if let Some(admin) = admin {
                 admin.close();
             }

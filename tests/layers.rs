@@ -18,10 +18,10 @@ use std::path::Path;
 const FLOORS: [&[&str]; 9] = [
     &["hostname", "clock", "units", "nearest", "systemd"],
     &["endpoint", "wire"],
-    &["resolve", "outcome", "routing", "store"],
+    &["store", "resolve", "outcome", "routing"],
     &["registry", "admission", "source", "telemetry"],
     &["probe", "proxy"],
-    &["reconcile", "control", "admin", "upgrade"],
+    &["reconcile", "admin", "control", "upgrade"],
     &["config"],
     &["server"],
     &["cli"],

@@ -98,6 +98,8 @@ impl Eyes {
             name: Arc::clone(&source.name),
             has_fault: source.has_fault(),
             last_success: source.last_success,
+            conflicts: source.conflicts,
+            revision: source.revision,
         });
         Facts {
             now: self.clock.now(),

@@ -250,6 +250,7 @@ fn find<C>(
     for _ in 0..LOOKUPS {
         let table = house.table.current();
         draft.revision = NonZeroU64::new(table.revision);
+        draft.store_revision = table.snapshot.store_revision().and_then(NonZeroU64::new);
         let found = table.snapshot.lookup(name, &hello.alpn, house.clock.now());
         let route = found.map_err(|miss| draft.missed(miss))?;
         draft.took(route);
@@ -262,16 +263,6 @@ fn find<C>(
         }
     }
     Err(Outcome::Internal)
-}
-
-impl From<&Miss> for Outcome {
-    fn from(miss: &Miss) -> Self {
-        match miss {
-            Miss::Unknown => Self::UnknownName,
-            Miss::NotYet(_) => Self::NotYetValid,
-            Miss::Expired(_) => Self::ExpiredName,
-        }
-    }
 }
 
 /// The record in the making, as small as it can be kept; written when it is dropped, however that
@@ -287,6 +278,7 @@ struct Draft {
     /// The place of the backend among those of the route.
     endpoint: Option<u16>,
     revision: Option<NonZeroU64>,
+    store_revision: Option<NonZeroU64>,
     hello_took: Option<Took>,
     connect_took: Option<Took>,
     first_byte: Option<Instant>,
@@ -343,6 +335,7 @@ impl Draft {
             route: None,
             endpoint: None,
             revision: None,
+            store_revision: None,
             hello_took: None,
             connect_took: None,
             first_byte: None,
@@ -392,6 +385,7 @@ impl Draft {
         record.app = route.as_ref().and_then(|route| route.app().cloned());
         record.route = route.map(|route| Arc::clone(&route.id));
         record.revision = self.revision.map(NonZeroU64::get);
+        record.store_revision = self.store_revision.map(NonZeroU64::get);
         record.outcome = self.outcome;
         record.reason = self.reason;
         record.hello = self.hello_took.map(Duration::from);
@@ -433,8 +427,8 @@ mod tests {
         let both = size_of_session(session::<Socket, Dialer>);
         assert!(both <= 40, "{both} bytes");
         let arriving = size_of_way(arrive::<Socket, Dialer>);
-        assert!(arriving <= 968, "{arriving} bytes");
+        assert!(arriving <= 976, "{arriving} bytes");
         let relaying = size_of::<Passage<Socket, Socket>>();
-        assert!(relaying <= 608, "{relaying} bytes");
+        assert!(relaying <= 616, "{relaying} bytes");
     }
 }

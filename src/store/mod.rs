@@ -5,6 +5,7 @@
 //! or none, and tell every change in its order to whoever watches. Nothing here knows what the
 //! values mean.
 
+pub mod choice;
 pub mod embedded;
 pub mod etcd;
 

@@ -375,6 +375,7 @@ fn the_soft_limit_of_descriptors_is_raised_and_one_that_is_too_low_is_told() {
         start
             .env("MSE_PROXY_LISTEN_ADDRESSES", "127.0.0.1:0")
             .env("MSE_PROXY_ADMIN_HTTP", "127.0.0.1:0")
+            .env("MSE_PROXY_ADMIN_GRPC", "")
             .env("MSE_PROXY_ROUTES_PATH", &routes)
             .env("MSE_PROXY_LIMITS_CONNECTIONS", connections)
             .env("MSE_PROXY_LOG_FORMAT", "json");

@@ -8,14 +8,23 @@
 )]
 
 mod access_log;
+mod admin_socket;
 mod commands;
 mod daemon;
 mod endurance;
 mod eyes;
+mod merged;
 mod metrics;
 mod page;
 mod pipes;
 mod reload;
+mod route_fleet;
+mod route_follow;
+mod route_foreign;
+mod route_look;
+mod route_support;
+mod route_tls;
+mod route_write;
 mod support;
 mod systemd;
 mod units;

@@ -10,7 +10,7 @@ use crate::support::{Daemon, backend, echo, hello, route, text};
 use crate::web::{Samples, get, scrape};
 
 /// The contract: name, kind, labels of one sample that is there from the start.
-const PROMISED: [(&str, &str, &str); 31] = [
+const PROMISED: [(&str, &str, &str); 33] = [
     ("mse_proxy_sessions_total", "counter", "{outcome=\"closed\"}"),
     ("mse_proxy_sessions_open", "gauge", ""),
     ("mse_proxy_worker_sessions_open", "gauge", "{worker=\"0\"}"),
@@ -27,6 +27,8 @@ const PROMISED: [(&str, &str, &str); 31] = [
     ("mse_proxy_table_revision", "gauge", ""),
     ("mse_proxy_source_fault", "gauge", "{source=\"file\"}"),
     ("mse_proxy_source_last_success_timestamp_seconds", "gauge", "{source=\"file\"}"),
+    ("mse_proxy_source_conflicts", "gauge", "{source=\"file\"}"),
+    ("mse_proxy_source_revision", "gauge", "{source=\"file\"}"),
     ("mse_proxy_route_sessions_total", "counter", "{route=\"app.test\",outcome=\"closed\"}"),
     ("mse_proxy_route_sessions_open", "gauge", "{route=\"app.test\"}"),
     (

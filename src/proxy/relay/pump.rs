@@ -1,6 +1,6 @@
 //! The pump: bytes from each side to the other, FIN as FIN, reset as reset.
 //!
-//! Two [`Direction`]s and what they mean to each other. When one side breaks, what it had sent
+//! Two `Direction`s and what they mean to each other. When one side breaks, what it had sent
 //! before is still delivered, then the other side is reset as well. The pump knows no route and no
 //! clock but its idle limit.
 

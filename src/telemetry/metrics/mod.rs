@@ -94,6 +94,10 @@ pub struct SourceFacts {
     pub has_fault: bool,
     /// When it last told a set without a fault, if it ever did.
     pub last_success: Option<Timestamp>,
+    /// How many of its routes others keep out.
+    pub conflicts: usize,
+    /// If it is a store: the newest transaction that it told.
+    pub revision: Option<u64>,
 }
 
 /// Sums over all workers since the start.
@@ -298,6 +302,16 @@ fn of_table(facts: &Facts) -> Vec<MetricFamily> {
             "mse_proxy_source_last_success_timestamp_seconds",
             "When a source of routes last told a set without a fault; 0 is never.",
             by_source(|source| source.last_success.map_or(0.0, family::unix)),
+        ),
+        gauge(
+            "mse_proxy_source_conflicts",
+            "Routes of a source that are left out because others claim the same.",
+            by_source(|source| size(source.conflicts)),
+        ),
+        gauge(
+            "mse_proxy_source_revision",
+            "The newest transaction that a source of routes has told; 0 if it counts none.",
+            by_source(|source| amount(source.revision.unwrap_or(0))),
         ),
     ]
 }
