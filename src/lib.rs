@@ -15,7 +15,7 @@
 //! - words: [`hostname`], [`clock`], [`units`], [`nearest`], [`systemd`];
 //! - bytes and values without IO: [`endpoint`], [`wire`];
 //! - facts: [`resolve`], [`outcome`] (every way a session ends), [`routing`] (which route a hello
-//!   takes);
+//!   takes), [`store`] (what outlasts the process);
 //! - where routes come from and what the proxy says of itself: [`source`], [`telemetry`];
 //! - reaching out and carrying bytes: [`proxy`];
 //! - putting together: [`reconcile`], [`admin`], [`control`], [`config`], [`server`], [`cli`].

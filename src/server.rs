@@ -5,6 +5,8 @@
 //! others. Workers start when all sources have told their routes, so that no client is refused
 //! for a table that is not there yet.
 
+mod supply;
+
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZero;
@@ -15,14 +17,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::admin::{self, Admin, Eyes, Readiness};
 use crate::clock::{Clock, Forward};
 use crate::config::Config;
-use crate::control::{self, Control, address::Address, write};
+use crate::control::address::Address;
+use crate::control::{self, Control};
 use crate::proxy::accept::accept;
 use crate::proxy::backend::addresses::Addresses;
 use crate::proxy::backend::connect::Dialer;
@@ -30,6 +33,7 @@ use crate::proxy::connections::Ledger;
 use crate::proxy::drain::{self, drain};
 use crate::proxy::engine::Engine;
 use crate::proxy::engine::socket::Listener;
+use crate::proxy::handover::{Colleague, colleagues, take_over};
 use crate::proxy::limits::Limits;
 use crate::proxy::listener::{Door, ListenError, listen};
 use crate::proxy::pulse::Pulses;
@@ -38,17 +42,15 @@ use crate::proxy::session::House;
 use crate::reconcile::{Reconciler, Report};
 use crate::resolve::SystemResolver;
 use crate::routing::table::{Table, table};
+use crate::source::RouteSet;
 use crate::source::file::{self, Reload};
-use crate::source::stored::{Handle, Stored};
-use crate::source::{RouteSet, Source};
-use crate::store::{self, choice};
+use crate::store::choice;
 use crate::systemd;
 use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::almanac;
 use crate::telemetry::metrics::Metrics;
+use supply::{Supply, open_control, supply, wait_for_sources};
 
-/// Sets that wait for the reconciler; sources send rarely and may wait.
-const SETS: usize = 16;
 /// How long the access log gets to be written out at the end.
 const LOG_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -178,11 +180,13 @@ pub async fn start_on(
     control.spawn(async move { fresh.keep_fresh(all, SystemResolver).await });
     let limits = Arc::new(Limits::new(config.limits.clone()));
     let metrics = Arc::new(Metrics::new(&config.telemetry));
+    let (colleagues, loads) = colleagues(workers());
     let (readiness, in_life) = watch::channel(Readiness::Starting { sources });
     let eyes = Arc::new(Eyes {
         table: table.clone(),
         ledger: Arc::clone(&ledger),
         limits: Arc::clone(&limits),
+        loads,
         log: log.clone(),
         metrics: Arc::clone(&metrics),
         reports: reports.clone(),
@@ -213,7 +217,7 @@ pub async fn start_on(
         stopping,
         closing,
     };
-    let workers = hire(&plan, &doors).map_err(StartError::Thread)?;
+    let workers = hire(colleagues, &plan, &doors).map_err(StartError::Thread)?;
     // Before it is said: whoever has read the log finds it so.
     readiness.send_replace(Readiness::Ready);
     for address in &addresses {
@@ -234,77 +238,6 @@ pub async fn start_on(
         admin,
         grpc,
     })
-}
-
-/// What writes to the store are judged by.
-fn rules(config: &Config) -> write::Settings {
-    write::Settings {
-        max_removed_percent: config.routes.max_removed_percent,
-        history: config.store.bounds(),
-        yields: config.routes.precedence.store_yields(),
-    }
-}
-
-/// Opens the control service. At its usual place it is a comfort that a proxy can do without: one
-/// that may not write to /run serves all the same.
-fn open_control(config: &Config) -> Result<Option<control::Door>, StartError> {
-    let address = &config.admin.grpc;
-    match control::open(address, &config.admin.tls) {
-        Ok(door) => Ok(door),
-        Err(error) if address.is_usual() => {
-            warn!(%error, "no control service: set admin.grpc to another place, or to \"\"");
-            Ok(None)
-        }
-        Err(error) => Err(StartError::Control { address: address.clone(), error }),
-    }
-}
-
-/// Where routes come from.
-struct Supply {
-    /// How many will tell a first set.
-    sources: usize,
-    reload: Reload,
-    /// Where routes are kept that can be changed, and by which rules.
-    store: Option<(Handle, write::Settings)>,
-}
-
-/// Starts the reconciler, and all that tells it routes.
-async fn supply(
-    reconciler: Reconciler,
-    config: &Config,
-    clock: &Arc<dyn Clock>,
-    fixed: Vec<RouteSet>,
-    store: Option<store::Shared>,
-    control: &mut JoinSet<()>,
-) -> Supply {
-    let (sets, incoming) = mpsc::channel(SETS);
-    let reload = Reload::default();
-    let mut sources = fixed.len();
-    control.spawn(reconciler.run(incoming));
-    for set in fixed {
-        // The reconciler was started just above and lives as long as the proxy.
-        let _ = sets.send(set).await;
-    }
-    let store = store.map(|store| {
-        let (source, handle) = Stored::new(store);
-        sources += 1;
-        control.spawn(source.run(sets.clone()));
-        (handle, rules(config))
-    });
-    let file = file::Watched::new(&config.routes.source(), reload.clone(), Arc::clone(clock));
-    if let Some(source) = file {
-        sources += 1;
-        control.spawn(source.run(sets));
-    }
-    if sources == 0 {
-        warn!("no source of routes is configured (routes.path, store.path): every name is unknown");
-    }
-    Supply { sources, reload, store }
-}
-
-async fn wait_for_sources(reports: &mut watch::Receiver<Report>, sources: usize) {
-    // Fails only when the reconciler is gone, and then nothing more will come.
-    let _ = reports.wait_for(|report| report.sources.len() >= sources).await;
 }
 
 /// Sessions are numbered from the second of the start, so that numbers of two runs differ.
@@ -414,27 +347,31 @@ struct Plan {
     closing: watch::Receiver<bool>,
 }
 
-/// Starts one worker a core.
-fn hire(plan: &Plan, doors: &[Door]) -> io::Result<Vec<JoinHandle<()>>> {
-    let hire_one = |number| {
+/// Starts one worker for each colleague.
+fn hire(
+    colleagues: Vec<Colleague>,
+    plan: &Plan,
+    doors: &[Door],
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let hire_one = |(number, colleague)| {
         let plan = plan.clone();
         let listeners: Vec<_> =
             doors.iter().map(|door| door.of_worker(number)).collect::<Result<_, _>>()?;
         let runtime = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name(format!("worker-{number}"))
-            .spawn(move || work(number, plan, listeners, &runtime.0))?;
+            .spawn(move || work((number, colleague), plan, listeners, &runtime.0))?;
         // A worker that cannot start must keep the proxy from starting.
         runtime.1.recv().map_err(io::Error::other)??;
         Ok(thread)
     };
-    (0..workers()).map(hire_one).collect()
+    colleagues.into_iter().enumerate().map(hire_one).collect()
 }
 
 /// One worker's life. When its engine stops, the sessions that are still there end, and each writes
 /// its record then.
 fn work(
-    number: usize,
+    (number, colleague): (usize, Colleague),
     plan: Plan,
     listeners: Vec<std::net::TcpListener>,
     started: &std::sync::mpsc::SyncSender<io::Result<()>>,
@@ -451,11 +388,12 @@ fn work(
     let (stopping, mut closing) = (plan.stopping.clone(), plan.closing.clone());
     let pulses = plan.vitals.pulses.clone();
     let mut pulse = pulses.join(format!("worker-{number}"), &engine.deadlines);
-    let house = Rc::new(plan.house(&engine));
+    let (office, inbox) = colleague.begin(&engine, Rc::new(plan.house(&engine)));
+    engine.spawner.spawn(take_over(inbox, Rc::clone(&office)));
     let doors = listeners.into_iter().map(|listener| {
         let name = format!("worker-{number}, accepting on {}", listener.address());
         let pulse = pulses.join(name, &engine.deadlines);
-        accept(listener, Rc::clone(&house), engine.clone(), stopping.clone(), pulse)
+        accept(listener, Rc::clone(&office), stopping.clone(), pulse)
     });
     let doors: Vec<_> = doors.collect();
     // Only now, so that whoever looks on from here on sees all of its loops.

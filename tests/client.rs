@@ -28,9 +28,9 @@ use tonic::{Code, Request, Response, Status};
 type Seen = Arc<Mutex<Vec<(String, bool)>>>;
 
 /// Answers as it was told to, call by call, and well from then on.
-#[derive(Default)]
 struct Moody {
     moods: Mutex<VecDeque<Code>>,
+    words: &'static str,
     seen: Seen,
 }
 
@@ -38,7 +38,7 @@ impl Moody {
     fn mood<A: Default>(&self) -> Result<Response<A>, Status> {
         match self.moods.lock().unwrap().pop_front() {
             None | Some(Code::Ok) => Ok(Response::new(A::default())),
-            Some(code) => Err(Status::new(code, "as it was told to")),
+            Some(code) => Err(Status::new(code, self.words)),
         }
     }
 }
@@ -85,10 +85,14 @@ struct Stage {
 
 impl Stage {
     fn with(moods: impl IntoIterator<Item = Code>) -> Self {
+        Self::saying(moods, "as it was told to")
+    }
+
+    fn saying(moods: impl IntoIterator<Item = Code>, words: &'static str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("admin.sock");
         let service =
-            Moody { moods: Mutex::new(moods.into_iter().collect()), seen: Seen::default() };
+            Moody { moods: Mutex::new(moods.into_iter().collect()), words, seen: Seen::default() };
         let seen = Arc::clone(&service.seen);
         let incoming = UnixListenerStream::new(UnixListener::bind(&socket).unwrap());
         let server =
@@ -129,6 +133,17 @@ async fn a_write_that_is_never_answered_is_told_as_unknown() {
     assert_eq!(ids.len(), 4, "repetitions are bounded");
     assert_eq!(request_id, ids[0]);
     assert!(matches!(*cause, Error::Refused { refusal: Refusal::Unavailable, .. }), "{cause}");
+}
+
+#[tokio::test]
+async fn a_write_that_was_surely_not_done_is_no_riddle() {
+    let words = "the store does not answer; nothing was changed";
+    let stage = Stage::saying([Code::Unavailable; 100], words);
+    let error = stage.client().set(SetRequest::default()).await.unwrap_err();
+    let Error::Refused { refusal: Refusal::Unavailable, message } = error else {
+        panic!("{error}")
+    };
+    assert_eq!((&*message, stage.ids().len()), (words, 4));
 }
 
 #[tokio::test]

@@ -29,13 +29,13 @@ use clap_complete::Shell;
 #[command(version, about, propagate_version = true)]
 struct Arguments {
     /// When to colour the output.
-    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, help_heading = "Output")]
     color: Color,
     /// How to print results.
-    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
+    #[arg(long, global = true, value_enum, default_value_t = Format::Table, help_heading = "Output")]
     format: Format,
     /// Also tell each call to a running proxy, on standard error.
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = "Output")]
     verbose: bool,
     #[command(flatten)]
     admin: remote::AdminArguments,

@@ -19,14 +19,16 @@ use crate::nearest::nearest;
 
 /// How many ids are looked through for one that was meant.
 const KNOWN_IDS: usize = 10_000;
-const PAGE: u32 = 1000;
+const PAGE: u32 = 5000;
+/// How many are looked at that have what was typed in their id, hosts or app.
+const FEW: usize = 1;
 
 /// Which proxy is asked, and how it knows us.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Running proxy")]
 pub(super) struct AdminArguments {
-    /// Where the running proxy is asked: `unix:PATH` or `https://HOST:PORT`; without, at the
-    /// socket of the machine's own.
+    /// Where the running proxy is asked: `unix:PATH` or `https://HOST:PORT`; without,
+    /// `unix:/run/mse-proxy/admin.sock`.
     #[arg(
         long,
         global = true,
@@ -144,6 +146,11 @@ impl Remote {
 
     /// Tells why it was not done, and what to do.
     pub(super) fn refuse(&self, error: &Error) -> Status {
+        self.refuse_with(error, &self.remedy(error))
+    }
+
+    /// The same with a remedy of the command's own.
+    pub(super) fn refuse_with(&self, error: &Error, remedy: &str) -> Status {
         let style = self.voice.complaints;
         let (head, status) = match error {
             Error::Unreachable(_) => {
@@ -158,7 +165,7 @@ impl Remote {
         // A refusal may tell of several faults, one a line.
         let told = error.to_string();
         let told = told.lines().map(clean).collect::<Vec<_>>().join("\n  ");
-        complain(&format!("{}: {told}\n{}", style.bad(&head), self.remedy(error)));
+        complain(&format!("{}: {told}\n{remedy}", style.bad(&head)));
         status
     }
 
@@ -166,22 +173,26 @@ impl Remote {
     pub(super) async fn refuse_route(&self, error: &Error, id: &str) -> Status {
         let status = self.refuse(error);
         if matches!(error, Error::Refused { refusal: Refusal::NotFound, .. }) {
-            let ids = self.ids().await.unwrap_or_default();
-            let words = match nearest(id, ids.iter().map(String::as_str)) {
+            let holding = self.ids(id, FEW).await.unwrap_or_default();
+            let ids = self.ids("", KNOWN_IDS).await.unwrap_or_default();
+            let near =
+                nearest(id, ids.iter().map(String::as_str)).or(holding.first().map(|s| &**s));
+            complain(&match near {
                 Some(near) => format!("did you mean `{}`?\n", clean(near)),
                 None if ids.is_empty() => "there are no routes\n".to_owned(),
                 None => "`mse-proxy route list` shows all routes\n".to_owned(),
-            };
-            complain(&words);
+            });
         }
         status
     }
 
-    /// The ids of all routes, as far as it is worth looking.
-    async fn ids(&self) -> Result<Vec<String>, Error> {
+    /// The ids of routes that have something in them, at least so many if there are.
+    async fn ids(&self, contains: &str, enough: usize) -> Result<Vec<String>, Error> {
         let mut ids: Vec<String> = Vec::new();
-        let mut request = ListRequest { page_size: PAGE, ..ListRequest::default() };
-        while ids.len() < KNOWN_IDS {
+        let page_size = enough.try_into().unwrap_or(PAGE).min(PAGE);
+        let contains = contains.to_owned();
+        let mut request = ListRequest { contains, page_size, ..ListRequest::default() };
+        while ids.len() < enough {
             let page = self.client.list(request.clone()).await?;
             ids.extend(page.routes.into_iter().filter_map(|state| Some(state.route?.id)));
             if page.next_page_token.is_empty() {
@@ -209,7 +220,7 @@ impl Remote {
             ),
             (Error::Refused { refusal, .. }, _) => match refusal {
                 Refusal::Stale => "somebody changed it meanwhile: look at it again, then decide\n".to_owned(),
-                Refusal::Unavailable => "the proxy runs, but its store does not answer; it serves on with the routes it knows\n".to_owned(),
+                Refusal::Unavailable => "the proxy serves on with the routes that it knows; only its store takes nothing now\n".to_owned(),
                 Refusal::Unknown => "the proxy is older than this command\n".to_owned(),
                 _ => String::new(),
             },

@@ -202,8 +202,8 @@ async fn serve(
             return Ok(());
         }
     };
-    if let (Some(demo), Some(address)) = (&demo, running.addresses().first()) {
-        demo.print(*address, running.admin(), style);
+    if let Some(demo) = &demo {
+        demo.print(&running, style);
     }
     let _told = supervised::keep_told(&running.vitals());
     systemd::tell(vec![Notice::Ready]).await;

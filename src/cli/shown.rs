@@ -40,6 +40,11 @@ pub(super) fn instant(text: &str) -> Option<Timestamp> {
     text.parse().ok()
 }
 
+/// An instant to the millisecond, always as long.
+pub(super) fn short(at: &str) -> String {
+    instant(at).map_or_else(|| clean(at), |at| format!("{at:.3}"))
+}
+
 /// When a route ends (or begins, before that): in words for who looks, as an instant in a pipe.
 pub(super) fn end(route: &Route, now: Timestamp, style: Style) -> Part {
     let begins = instant(&route.not_before).filter(|start| *start > now);
@@ -161,9 +166,14 @@ pub(super) fn changes(before: &Route, after: &Route) -> Vec<String> {
     told.collect()
 }
 
-/// A route in one line: where it leads, and until when.
+/// A route in one line beside its id: which names lead where, and until when.
 pub(super) fn gist(route: &Route) -> String {
-    let mut text = format!("{} → {}", route.hosts.join(", "), route.backends.join(", "));
+    let mut text = String::new();
+    if route.hosts.iter().any(|host| *host != route.id) {
+        text = format!("{} ", route.hosts.join(", "));
+    }
+    text.push_str("→ ");
+    text.push_str(&route.backends.join(", "));
     if !route.expires_at.is_empty() {
         text.push_str(" until ");
         text.push_str(&route.expires_at);
@@ -197,6 +207,8 @@ mod tests {
         after.mode = "passthrough".to_owned();
         assert_eq!(changes(&before, &after).len(), 2, "the default mode may be written or not");
         assert_eq!(gist(&before), "shop.test → 10.0.0.1:1");
+        after.id = "shop.test".to_owned();
+        assert_eq!(gist(&after), "→ 10.0.0.1:1, 10.0.0.2:1 until 2026-12-24T00:00:00Z");
     }
 
     #[test]

@@ -19,7 +19,8 @@ const GAP: u16 = 2;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Column {
     head: &'static str,
-    may_be_cut: bool,
+    /// To how much its texts may be cut, if they may.
+    least: Option<usize>,
     may_be_left_out: bool,
     is_number: bool,
 }
@@ -27,12 +28,17 @@ pub(super) struct Column {
 impl Column {
     /// A column that is shown as it is.
     pub(super) const fn whole(head: &'static str) -> Self {
-        Self { head, may_be_cut: false, may_be_left_out: false, is_number: false }
+        Self { head, least: None, may_be_left_out: false, is_number: false }
     }
 
     /// A column whose texts may be cut.
     pub(super) const fn cut(head: &'static str) -> Self {
-        Self { may_be_cut: true, ..Self::whole(head) }
+        Self { least: Some(LEAST), ..Self::whole(head) }
+    }
+
+    /// The same column, if its texts say little when they are cut below that.
+    pub(super) const fn at_least(self, columns: usize) -> Self {
+        Self { least: Some(columns), ..self }
     }
 
     /// The same column, if it may also be left out; the last one goes first.
@@ -91,6 +97,8 @@ impl Part {
 pub(super) fn table(columns: &[Column], rows: &[Vec<Part>], style: Style) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING).set_truncation_indicator("…").force_no_tty();
+    // Texts are cut where the column ends, not at the last word before that.
+    table.set_delimiter('\u{0}');
     if style.is_colored() {
         table.enforce_styling().style_text_only();
     }
@@ -135,7 +143,7 @@ fn fit(table: &mut Table, columns: &[Column], width: usize) {
         .collect();
     let needed = |shown: &[(usize, Column, usize)]| {
         let least = |(_, column, width): &(usize, Column, usize)| {
-            if column.may_be_cut { (*width).min(LEAST) } else { *width }
+            column.least.map_or(*width, |least| (*width).min(least))
         };
         shown.iter().map(|column| least(column) + usize::from(GAP)).sum::<usize>()
     };
@@ -151,7 +159,7 @@ fn fit(table: &mut Table, columns: &[Column], width: usize) {
     if needed(&shown) > width {
         return;
     }
-    for (index, ..) in shown.iter().filter(|(_, column, _)| !column.may_be_cut) {
+    for (index, ..) in shown.iter().filter(|(_, column, _)| column.least.is_none()) {
         if let Some(column) = table.column_mut(*index) {
             column.set_constraint(ColumnConstraint::ContentWidth);
         }

@@ -3,11 +3,10 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use jiff::Unit;
 use serde_json::json;
 
 use super::report::Style;
-use super::shown::{instant, lines, route_json, state_json};
+use super::shown::{instant, lines, route_json, short, state_json};
 use super::words::clean;
 use crate::clock::Timestamp;
 use crate::control::proto::ExplainResponse;
@@ -72,10 +71,4 @@ impl Verdict {
             "table_revision": self.is_running.then_some(answer.table_revision),
         })
     }
-}
-
-/// An instant without what nobody reads.
-fn short(at: &str) -> String {
-    let rounded = instant(at).and_then(|at| at.round(Unit::Millisecond).ok());
-    rounded.map_or_else(|| clean(at), |at| at.to_string())
 }

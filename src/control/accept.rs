@@ -1,32 +1,38 @@
 //! From a listening socket to connections that know who is at their other end.
 //!
-//! There are at most [`MOST`] connections; one more is closed at once, which its client is told as
-//! "unavailable" at once instead of waiting for nobody knows how long. Whoever connects and says
-//! nothing holds a place only for [`PATIENCE`].
+//! There are at most [`MOST`] connections; one more is closed, which its client sees at once instead
+//! of waiting for nobody knows how long. Whoever connects and says nothing holds a place only for
+//! [`PATIENCE`]. Those who have not shown a certificate yet hold none.
 
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout_at};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
-use tracing::warn;
+use tracing::{debug, info, warn};
 
 use crate::control::peer::Peer;
 use crate::control::tls::Tls;
 
 /// How many connections there may be: operators, scripts and watchers of one proxy.
 pub(super) const MOST: usize = 64;
+/// How many may be there who have not shown a certificate yet.
+const MOST_STRANGERS: usize = 64;
 /// How long a client may take until its first byte is there, TLS included.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long, and for how many bytes, a client that is refused is listened to.
+const LINGER: Duration = Duration::from_secs(1);
+const MOST_UNREAD: u64 = 64 << 10;
 /// How long is waited when no connection can be accepted, for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How often, at the most, one kind of trouble is told.
@@ -57,40 +63,76 @@ pub(super) struct Admitted {
 
 /// Accepts for as long as somebody takes connections.
 pub(super) async fn accept(listener: Listener, admitted: mpsc::Sender<io::Result<Admitted>>) {
-    let places = Arc::new(Semaphore::new(MOST));
-    let mut arriving = JoinSet::new();
+    let hall = Hall { places: Arc::new(Semaphore::new(MOST)), admitted };
     let mut seldom = Seldom::default();
+    let mut strangers = Strangers::default();
     loop {
-        while arriving.try_join_next().is_some() {}
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = admitted.closed() => return,
+            () = hall.admitted.closed() => return,
         };
-        let raw = match accepted {
-            Ok(raw) => raw,
+        let began = Instant::now();
+        match accepted {
+            Ok(Raw::Unix(stream)) => {
+                let peer = Peer::of_unix(&stream);
+                hall.admit(Stream::Unix(stream), peer, began).await;
+            }
+            Ok(Raw::Tcp(stream, tls)) => {
+                let hall = hall.clone();
+                strangers.receive(async move {
+                    if let Some((stream, peer)) = shake(stream, &tls, began + PATIENCE).await {
+                        hall.admit(Stream::Tls(Box::new(stream)), peer, began).await;
+                    }
+                });
+            }
             Err(error) => {
                 if seldom.is_due() {
                     warn!(%error, "admin.grpc: a connection cannot be accepted");
                 }
                 sleep(PAUSE).await;
-                continue;
             }
+        }
+    }
+}
+
+/// Where those are who may come in.
+#[derive(Clone)]
+struct Hall {
+    places: Arc<Semaphore>,
+    admitted: mpsc::Sender<io::Result<Admitted>>,
+}
+
+impl Hall {
+    /// Lets somebody in who is known, if there is a place; else the connection is closed.
+    async fn admit(&self, stream: Stream, peer: Peer, began: Instant) {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            return info!(%peer, most = MOST, "admin.grpc: too many connections; one more was closed");
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            if seldom.is_due() {
-                warn!(most = MOST, "admin.grpc: too many connections; one more was closed");
-            }
-            continue;
-        };
-        let (admitted, began) = (admitted.clone(), Instant::now());
-        arriving.spawn(async move {
-            if let Some((stream, peer)) = raw.arrive(began + PATIENCE).await {
-                let silent = Some(Box::pin(sleep_until(began + PATIENCE)));
-                let whole = Admitted { stream, peer, silent, _place: place };
-                // Nobody takes it any more when the proxy stops.
-                let _ = admitted.send(Ok(whole)).await;
-            }
-        });
+        let silent = Some(Box::pin(sleep_until(began + PATIENCE)));
+        let whole = Admitted { stream, peer, silent, _place: place };
+        // Nobody takes it any more when the proxy stops.
+        let _ = self.admitted.send(Ok(whole)).await;
+    }
+}
+
+/// Those who have not shown a certificate yet. When there are too many, the oldest makes room: whoever
+/// is in earnest needs some milliseconds, and strangers keep nobody out by standing about.
+#[derive(Default)]
+struct Strangers {
+    running: JoinSet<()>,
+    order: VecDeque<AbortHandle>,
+}
+
+impl Strangers {
+    fn receive(&mut self, shaking: impl Future<Output = ()> + Send + 'static) {
+        while self.running.try_join_next().is_some() {}
+        self.order.retain(|stranger| !stranger.is_finished());
+        if self.order.len() >= MOST_STRANGERS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            oldest.abort();
+        }
+        self.order.push_back(self.running.spawn(shaking));
     }
 }
 
@@ -108,36 +150,38 @@ impl Listener {
     }
 }
 
-impl Raw {
-    /// Finds out who it is. None, if it may not come in: then it was told so, or left.
-    async fn arrive(self, until: Instant) -> Option<(Stream, Peer)> {
-        let (stream, tls) = match self {
-            Self::Unix(stream) => {
-                let peer = Peer::of_unix(&stream);
-                return Some((Stream::Unix(stream), peer));
-            }
-            Self::Tcp(stream, tls) => (stream, tls),
-        };
-        let address = stream.peer_addr().ok()?;
-        // Small frames go to and fro; a socket that does not take this is still a good one.
-        let _ = stream.set_nodelay(true);
-        let config = spawn_blocking(move || tls.current());
-        let config = timeout_at(until, config).await.ok()?.ok()?;
-        let shaken = timeout_at(until, TlsAcceptor::from(config).accept(stream)).await;
-        match shaken {
-            Ok(Ok(stream)) => {
-                let shown = stream.get_ref().1.peer_certificates()?.first()?;
-                let peer = Peer::of_certificate(shown);
-                Some((Stream::Tls(Box::new(stream)), peer))
-            }
-            Ok(Err(error)) => {
-                // No louder: anybody can cause it, as often as he likes.
-                tracing::debug!(%address, %error, "admin.grpc: no TLS with a client");
-                None
-            }
-            Err(_) => None,
+/// Finds out who it is. None, if it may not come in: then it was told so, or left.
+async fn shake(
+    stream: TcpStream,
+    tls: &Tls,
+    until: Instant,
+) -> Option<(TlsStream<TcpStream>, Peer)> {
+    let address = stream.peer_addr().ok()?;
+    // Small frames go to and fro; a socket that does not take this is still a good one.
+    let _ = stream.set_nodelay(true);
+    let shaking = TlsAcceptor::from(tls.current()).accept(stream).into_fallible();
+    match timeout_at(until, shaking).await.ok()? {
+        Ok(stream) => {
+            let peer = Peer::of_certificate(stream.get_ref().1.peer_certificates()?.first()?);
+            Some((stream, peer))
+        }
+        Err((error, stream)) => {
+            // No louder: anybody can cause it, as often as he likes.
+            debug!(%address, %error, "admin.grpc: no TLS with a client");
+            see_off(stream).await;
+            None
         }
     }
+}
+
+/// Lets a client read why it is refused: were its socket closed while there are bytes of its own to
+/// be read, it would find a reset in the place of our alert.
+async fn see_off(mut stream: TcpStream) {
+    let farewell = async {
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream.take(MOST_UNREAD), &mut tokio::io::sink()).await
+    };
+    let _ = timeout(LINGER, farewell).await;
 }
 
 /// Keeps a trouble that goes on from filling the log.

@@ -29,8 +29,10 @@ const LONG_PATIENCE: Duration = Duration::from_mins(1);
 /// after each further one twice as long. A proxy that restarts is back by then.
 const ATTEMPTS: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(250);
-/// An answer larger than this is refused. A page of 1000 routes with long lists fits.
+/// An answer larger than this is refused. A page of 5000 routes with long lists fits.
 const MAX_ANSWER: usize = 256 << 20;
+/// What the proxy says of a write that was surely not done, though the store did not answer.
+const NOT_DONE: &str = "nothing was changed";
 /// How long an id of a write is, in random bytes.
 const ID_BYTES: usize = 16;
 
@@ -115,12 +117,23 @@ impl Refusal {
 }
 
 impl Error {
-    /// Whether asking again may help, and may be needed to know what happened.
+    /// Whether asking again may help.
     fn is_open(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::Lost(_) | Self::Silent(_) => true,
             Self::Refused { refusal, .. } => *refusal == Refusal::Unavailable,
             Self::Unsure { .. } => false,
+        }
+    }
+
+    /// Whether a write may have been done all the same.
+    fn leaves_open(&self) -> bool {
+        match self {
+            Self::Unreachable(_) => false,
+            Self::Lost(_) | Self::Silent(_) | Self::Unsure { .. } => true,
+            Self::Refused { refusal, message } => {
+                *refusal == Refusal::Unavailable && !message.contains(NOT_DONE)
+            }
         }
     }
 }
@@ -252,7 +265,7 @@ impl Client {
         call: impl AsyncFn(Service, Request<Q>) -> Result<Response<A>, Status>,
     ) -> Result<A, Error> {
         let mut pause = PAUSE;
-        let mut was_sent = false;
+        let (mut was_there, mut may_be_done) = (false, false);
         for attempt in 1.. {
             let mut request = Request::new(message.clone());
             request.set_timeout(patience);
@@ -265,12 +278,13 @@ impl Client {
                 Err(_) => Error::Silent(patience),
             };
             debug!(attempt, "{name}: {error}");
-            was_sent |= !matches!(error, Error::Unreachable(_));
+            was_there |= !matches!(error, Error::Unreachable(_));
+            may_be_done |= error.leaves_open();
             // Nobody there at all is no proxy that restarts; and who only looks has waited enough.
             let is_silent = matches!(error, Error::Silent(_)) && request_id.is_none();
-            let is_over = attempt == ATTEMPTS || !was_sent || is_silent;
+            let is_over = attempt == ATTEMPTS || !was_there || is_silent;
             match request_id {
-                Some(request_id) if error.is_open() && is_over && was_sent => {
+                Some(request_id) if error.is_open() && is_over && may_be_done => {
                     return Err(Error::Unsure { request_id, cause: Box::new(error) });
                 }
                 _ if !error.is_open() || is_over => return Err(error),

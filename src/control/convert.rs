@@ -64,8 +64,7 @@ fn to_text(message: &proto::Route) -> String {
 pub fn message(route: &Route) -> proto::Route {
     let text = text::write(route);
     // Our own words: they are a table.
-    let mut keys =
-        text.parse::<Table>().ok().and_then(|table| first_route(table)).unwrap_or_default();
+    let mut keys = text.parse::<Table>().ok().and_then(first_route).unwrap_or_default();
     let mut take = |key: &str| keys.remove(key);
     let mut message = proto::Route {
         id: route.id.to_string(),

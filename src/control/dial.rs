@@ -267,6 +267,19 @@ pub struct Noting {
 }
 
 impl Noting {
+    /// Whoever does not take our bytes any more may have told why, which waits to be read.
+    fn with_last_words<T>(
+        &mut self,
+        result: io::Result<T>,
+        context: &mut Context<'_>,
+    ) -> io::Result<T> {
+        result.map_err(|error| {
+            let mut rest = [0; 1024];
+            let read = Pin::new(&mut self.stream).poll_read(context, &mut ReadBuf::new(&mut rest));
+            if let Poll::Ready(Err(why)) = read { why } else { error }
+        })
+    }
+
     /// Keeps what went wrong, and hands it on.
     fn noted<T>(&self, result: io::Result<T>) -> io::Result<T> {
         result.map_err(|error| {
@@ -296,11 +309,13 @@ impl AsyncWrite for Noting {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write(context, bytes));
+        let written = self.with_last_words(written, context);
         Poll::Ready(self.noted(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = ready!(Pin::new(&mut self.stream).poll_flush(context));
+        let flushed = self.with_last_words(flushed, context);
         Poll::Ready(self.noted(flushed))
     }
 

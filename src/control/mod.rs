@@ -1,8 +1,8 @@
 //! The service by which routes are read and changed while the proxy runs, over gRPC.
 //!
-//! [`proto`] is `route.proto` as Rust. The side that answers runs on a thread and a runtime of its
-//! own, as the admin room does: neither the data path nor the expiry of routes waits for anything
-//! that is asked here. Whoever may open the Unix socket, or has a certificate of the right
+//! [`proto`] is `route.proto` as Rust. The side that answers has threads and a runtime of its own,
+//! as the admin room does: neither the data path nor the expiry of routes waits for anything that is
+//! asked here. Whoever may open the Unix socket, or has a certificate of the right
 //! authority, may do everything. [`dial`] and [`client`] are the side that asks: they know a running
 //! proxy by its endpoint and nothing else of it.
 
@@ -78,7 +78,7 @@ pub struct Door {
 #[derive(Debug)]
 enum Socket {
     Unix(Bound),
-    Tcp(TcpListener, Tls),
+    Tcp(TcpListener, Arc<Tls>),
 }
 
 /// Opens the socket, if one is wanted.
@@ -95,7 +95,7 @@ pub fn open(address: &Address, tls: &tls::Settings) -> Result<Option<Door>, Open
             let Some(door) = doors.pop() else { return Ok(None) };
             let blame = |error| ListenError { address: *tcp, error };
             let listener = door.of_worker(0).map_err(blame)?;
-            (Socket::Tcp(listener, tls), Address::Tcp(door.address()))
+            (Socket::Tcp(listener, Arc::new(tls)), Address::Tcp(door.address()))
         }
     };
     Ok(Some(Door { socket, address }))
@@ -146,7 +146,7 @@ impl Door {
             }
             Socket::Tcp(listener, tls) => {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
-                (Listener::Tcp(listener, Arc::new(tls)), None)
+                (Listener::Tcp(listener, tls), None)
             }
         };
         let Subject { eyes, on_remove, store } = subject;

@@ -6,10 +6,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use rustls::pki_types::CertificateDer;
 use tokio::net::UnixStream;
 use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::registry::history::digest;
 
 /// The longest subject that is told, in characters.
 const MAX_SUBJECT: usize = 256;
@@ -43,9 +44,7 @@ impl Peer {
         let parsed = X509Certificate::from_der(certificate);
         let subject = parsed.map(|(_, parsed)| parsed.subject().to_string()).unwrap_or_default();
         if subject.is_empty() {
-            let digest = digest(&SHA256, certificate);
-            let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-            return Self(format!("tls:sha256={hex}").into());
+            return Self(format!("tls:sha256={}", digest(certificate)).into());
         }
         let shown = subject.chars().take(MAX_SUBJECT);
         let shown: String = shown.map(|c| if c.is_control() { '?' } else { c }).collect();

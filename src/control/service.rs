@@ -83,36 +83,31 @@ impl Asked {
 }
 
 async fn beside<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
-    let made = spawn_blocking(make).await;
-    made.map_err(|_| Status::internal("this answer could not be made"))
+    let answer = spawn_blocking(make).await;
+    answer.map_err(|_| Status::internal("this answer could not be made"))
 }
 
 /// The routes of a whole set, or all that is wrong with them.
 fn all(routes: &[proto::Route]) -> Result<Vec<Arc<Route>>, Faulty> {
-    let (mut good, mut faults, mut faulty) = (Vec::with_capacity(routes.len()), Vec::new(), 0);
+    let (mut good, mut words, mut count) = (Vec::with_capacity(routes.len()), Vec::new(), 0);
     for (message, place) in routes.iter().zip(0..) {
         match convert::route(message) {
             Ok(route) => good.push(route),
-            Err(Faulty(words)) => {
-                faulty += 1;
-                if faulty <= MOST_FAULTY {
-                    let name = if message.id.is_empty() {
-                        message.hosts.first()
-                    } else {
-                        Some(&message.id)
-                    };
+            Err(Faulty(more)) => {
+                count += 1;
+                if count <= MOST_FAULTY {
+                    let name = Some(&message.id).filter(|id| !id.is_empty());
+                    let name = name.or_else(|| message.hosts.first());
                     let name = name.map(|name| format!(" \"{name}\"")).unwrap_or_default();
-                    faults.extend(
-                        words.iter().map(|words| format!("routes[{place}]{name}: {words}")),
-                    );
+                    words.extend(more.iter().map(|more| format!("routes[{place}]{name}: {more}")));
                 }
             }
         }
     }
-    if faulty > MOST_FAULTY {
-        faults.push(format!("and {} more routes have faults", faulty - MOST_FAULTY));
+    if count > MOST_FAULTY {
+        words.push(format!("and {} more routes have faults", count - MOST_FAULTY));
     }
-    if faults.is_empty() { Ok(good) } else { Err(Faulty(faults)) }
+    if words.is_empty() { Ok(good) } else { Err(Faulty(words)) }
 }
 
 fn written(done: &Done) -> Response<proto::WriteResponse> {

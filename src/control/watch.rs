@@ -50,6 +50,14 @@ struct Initial {
     revision: Revision,
 }
 
+impl Initial {
+    fn of(handle: &Handle) -> Self {
+        let image = handle.image();
+        let routes = image.routes().map(|(route, _)| Arc::clone(route)).collect();
+        Self { routes, revision: image.revision() }
+    }
+}
+
 /// Begins to tell; the stream ends with an error, whatever it is: with UNAVAILABLE when the proxy
 /// stops.
 pub(super) async fn tell(
@@ -60,17 +68,13 @@ pub(super) async fn tell(
 ) -> Result<Telling, Status> {
     let loaded = timeout(PATIENCE, handle.reach(0)).await;
     loaded.map_err(|_| Status::unavailable("the store was not read yet"))?;
-    let (initial, after) = match after {
-        Some(after) => {
-            exists(handle, after).await?;
-            (None, after)
-        }
-        None => {
-            let image = handle.image();
-            let routes = image.routes().map(|(route, _)| Arc::clone(route)).collect();
-            let revision = image.revision();
-            (Some(Initial { routes, revision }), revision)
-        }
+    let (initial, after) = if let Some(after) = after {
+        exists(handle, after).await?;
+        (None, after)
+    } else {
+        let initial = Initial::of(handle);
+        let revision = initial.revision;
+        (Some(initial), revision)
     };
     // Now, so that whoever reads the beginning slowly misses nothing.
     let changes = handle.store().watch(keys::WATCHED, after).await;

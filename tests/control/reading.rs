@@ -2,8 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
+use mse_proxy::clock::SystemClock;
+use mse_proxy::config::Config;
+use mse_proxy::control::address::Address;
+use mse_proxy::control::proto::route_service_client::RouteServiceClient;
 use mse_proxy::control::proto::{self, ExplainRequest, GetRequest, ListRequest, Phase};
+use mse_proxy::server;
+use mse_proxy::units::Period;
 use tokio::io::AsyncWriteExt as _;
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Request};
@@ -15,7 +22,7 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
-use crate::journey::{HeldClock, RawBackend, hello, route, soon};
+use crate::journey::{HeldClock, RawBackend, hello, route, soon, until};
 use crate::support::{Controlled, unix};
 
 fn ids(response: &proto::ListResponse) -> Vec<String> {
@@ -171,6 +178,39 @@ async fn health_follows_the_life_of_the_proxy() {
     assert!(!socket.exists(), "the socket is gone with its proxy");
     let end = soon("the stream ends", watching.message()).await;
     assert!(matches!(end, Err(_) | Ok(None)), "{end:?}");
+}
+
+#[tokio::test]
+async fn while_the_first_routes_are_awaited_it_answers_and_is_not_serving() {
+    // A member of etcd that takes connections and says nothing.
+    let silent = RawBackend::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("admin.sock");
+    let mut config = Config::default();
+    config.listen.addresses = vec!["127.0.0.1:0".parse().unwrap()];
+    config.admin.http = String::new().try_into().unwrap();
+    config.admin.grpc = Address::Unix(socket.clone());
+    config.log.access = "off".to_owned().try_into().unwrap();
+    config.store.etcd.endpoints = vec![format!("http://{}", silent.address).try_into().unwrap()];
+    config.store.etcd.timeout = "60s".parse::<Period>().unwrap().try_into().unwrap();
+    let starting = tokio::spawn(async move {
+        server::start(&config, Arc::new(SystemClock), Vec::new()).await.map(drop)
+    });
+    until("the socket is there", || socket.exists()).await;
+    let mut health = HealthClient::new(unix(&socket));
+    let request = HealthCheckRequest { service: String::new() };
+    let told = soon("an answer", health.check(request)).await.unwrap().into_inner();
+    assert_eq!(told.status, ServingStatus::NotServing as i32);
+    let mut client = RouteServiceClient::new(unix(&socket));
+    let list = client.list(ListRequest::default()).await.unwrap().into_inner();
+    assert_eq!((list.total, list.revision), (0, 0));
+    let mut write = Request::new(proto::RemoveRequest { id: "a".into(), ..Default::default() });
+    write.set_timeout(std::time::Duration::from_millis(200));
+    let refused = soon("an answer", client.remove(write)).await.unwrap_err();
+    let codes = [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled];
+    assert!(codes.contains(&refused.code()), "{refused}");
+    starting.abort();
+    until("the socket goes with a start that is given up", || !socket.exists()).await;
 }
 
 #[tokio::test]

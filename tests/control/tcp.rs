@@ -132,6 +132,23 @@ async fn only_who_shows_a_certificate_of_the_right_authority_comes_in() {
 }
 
 #[tokio::test]
+async fn strangers_who_stand_about_keep_nobody_out() {
+    let ours = Authority::new();
+    let folder = tempfile::tempdir().unwrap();
+    install(folder.path(), &ours);
+    let (_proxy, port) = start(folder.path()).await;
+    let mut strangers = Vec::new();
+    for _ in 0..200 {
+        strangers.push(tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap());
+    }
+    // The oldest of them have made room by now, long before their time was over.
+    for stranger in &mut strangers[..100] {
+        assert_eq!(soon("the end", stranger.read(&mut [0; 1])).await.unwrap_or(0), 0);
+    }
+    assert!(is_served(&mut client(port, &ours, &ours.sign("deployer"))).await);
+}
+
+#[tokio::test]
 async fn renewed_certificates_are_in_use_from_the_next_connection_on() {
     let (old, new) = (Authority::new(), Authority::new());
     let folder = tempfile::tempdir().unwrap();

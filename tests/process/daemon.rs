@@ -200,7 +200,6 @@ fn the_demo_prints_lines_that_work() {
         .args(["serve", "--demo"])
         .env("MSE_PROXY_LISTEN_ADDRESSES", "127.0.0.1:0")
         .env("MSE_PROXY_ADMIN_HTTP", "127.0.0.1:0")
-        .env("MSE_PROXY_ADMIN_GRPC", "")
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
     let mut child = start.spawn().unwrap();
@@ -226,6 +225,16 @@ fn the_demo_prints_lines_that_work() {
             printed.contains(digest),
             "the page tells the digest that the demo printed: {page}"
         );
+    }
+    let routes: Vec<&str> = printed
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("mse-proxy route"))
+        .collect();
+    assert_eq!(routes.len(), 2, "{printed}");
+    for line in routes {
+        let line = format!("{} route{line}", command().get_program().display());
+        let output = std::process::Command::new("sh").args(["-c", &line]).output().unwrap();
+        assert!(output.status.success(), "{line}: {}", text(&output.stderr));
     }
     let folder =
         printed.split("--cacert ").nth(1).unwrap().split('/').take(3).collect::<Vec<_>>().join("/");

@@ -8,6 +8,7 @@
 )]
 
 mod access_log;
+mod admin_socket;
 mod commands;
 mod daemon;
 mod endurance;
@@ -15,7 +16,9 @@ mod eyes;
 mod merged;
 mod metrics;
 mod page;
+mod pipes;
 mod reload;
+mod route_fleet;
 mod route_follow;
 mod route_foreign;
 mod route_look;

@@ -61,7 +61,7 @@ fn a_file_goes_before_the_store_and_every_place_names_both() {
 #[test]
 fn a_record_tells_the_revision_of_the_change_that_let_it_in() {
     let backend = echo(hello("a.test").len()).to_string();
-    let mut proxy = Controlled::storing("");
+    let proxy = Controlled::storing("");
     assert!(!is_served(&proxy, "a.test"));
     let before = proxy.daemon.record();
     assert_eq!(before["outcome"], "unknown_name");

@@ -175,7 +175,7 @@ fn whoever_may_not_use_the_socket_is_told_whose_it_is() {
         setpriv.arg(binary);
         (setpriv, 0o755)
     } else {
-        std::fs::set_permissions(proxy.socket(), PermissionsExt::from_mode(0)).unwrap();
+        std::fs::set_permissions(proxy.socket(), PermissionsExt::from_mode(0o0)).unwrap();
         (command(), 0o700)
     };
     std::fs::set_permissions(&folder, PermissionsExt::from_mode(mode)).unwrap();

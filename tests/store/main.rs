@@ -8,10 +8,14 @@
     reason = "in a test a panic is the verdict"
 )]
 
+mod child;
 mod contract;
+mod crash;
+mod damage;
 mod embedded;
 mod etcd;
 mod etcd_losses;
 mod etcd_trust;
+mod full;
 mod model;
 mod support_etcd;

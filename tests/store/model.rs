@@ -133,7 +133,8 @@ impl Model {
 /// Compares a store of this kind with the model, in so many stories.
 pub(crate) fn compare<S: Subject>(stories: u32) {
     let runtime = Runtime::new().unwrap();
-    let mut runner = TestRunner::new(Config { cases: stories, ..Config::default() });
+    let mut runner =
+        TestRunner::new(Config { cases: stories, failure_persistence: None, ..Config::default() });
     runner
         .run(&vec(step(), 1..40), |steps| {
             runtime.block_on(in_time(tell::<S>(steps)));

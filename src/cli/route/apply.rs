@@ -3,6 +3,7 @@
 //! What would change is asked first and shown; what is then applied is applied to the same
 //! revision, or not at all. Live connections are cut only after somebody has agreed to that.
 
+use std::collections::HashMap;
 use std::io::{self, BufRead as _, IsTerminal as _};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -17,7 +18,9 @@ use crate::cli::report::{complain, complain_all, print};
 use crate::cli::words::counted;
 use crate::cli::{Format, Status};
 use crate::control::client::{Error, Refusal};
-use crate::control::proto::{ApplyRequest, ApplyResponse, ListRequest, Route, RouteState};
+use crate::control::proto::{
+    ApplyRequest, ApplyResponse, Difference, ListRequest, Route, RouteState,
+};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
@@ -42,7 +45,7 @@ pub(in crate::cli) struct Arguments {
 /// What is agreed to beforehand.
 #[derive(Debug, clap::Args)]
 struct Agreed {
-    /// Cut live connections without asking.
+    /// Cut live connections, or remove all routes, without asking.
     #[arg(long, short)]
     yes: bool,
     /// Remove as many routes as it takes, whatever `routes.max_removed_percent` says.
@@ -67,14 +70,16 @@ pub(super) async fn run(arguments: &Arguments, remote: &Remote) -> Result<Status
         Err(error) => return Ok(plan.refuse(&error)),
     };
     let sum = Sum::of(&expected);
-    if arguments.dry_run || expected.differences.is_empty() {
-        show(&expected, None, remote);
+    let wanted = by_id(plan.routes.clone());
+    let is_plan = arguments.dry_run || expected.differences.is_empty();
+    show(&expected, &wanted, is_plan, remote);
+    if is_plan {
         return Ok(Status::Done);
     }
-    if voice.format == Format::Table {
-        print(&rows(&expected, voice.style));
-    }
-    if sum.cut_connections > 0 && !arguments.agreed.yes && !agree(&sum, remote) {
+    let question = question(&sum, plan.routes.is_empty() && !arguments.keep_others);
+    if let Some(question) = question.filter(|_| !arguments.agreed.yes)
+        && !agree(&question, remote)
+    {
         return Ok(Status::Refused);
     }
     let revision = match arguments.in_steps {
@@ -88,7 +93,8 @@ pub(super) async fn run(arguments: &Arguments, remote: &Remote) -> Result<Status
             }
         }
         Some(size) => {
-            let moves = moves(&expected, plan.routes.clone(), stored);
+            let stored = stored.into_iter().filter_map(|state| state.route);
+            let moves = moves(&expected, wanted, by_id(stored));
             match plan.step(steps(moves, size.get())).await {
                 Ok(revision) => revision,
                 Err(error) => return Ok(plan.refuse(&error)),
@@ -96,7 +102,7 @@ pub(super) async fn run(arguments: &Arguments, remote: &Remote) -> Result<Status
         }
     };
     match voice.format {
-        Format::Json => show(&expected, Some(revision), remote),
+        Format::Json => print(&format!("{}\n", json(&expected, Some(revision)))),
         Format::Table => print(&format!(
             "{} at revision {revision}: {}\n",
             voice.style.good("applied"),
@@ -174,32 +180,36 @@ impl Plan<'_> {
     }
 
     fn refuse(&self, error: &Error) -> Status {
-        let status = self.remote.refuse(error);
-        if let Error::Refused { refusal, message } = error {
-            // The proxy names the field of its request; here it is an option.
-            if *refusal == Refusal::Precondition && message.contains("allow_removal") {
-                complain("--allow-removal removes them all the same\n");
+        // The proxy names fields of its request; here they are options.
+        let remedy = match error {
+            Error::Unsure { .. } => "the same command does what is not yet done",
+            Error::Refused { refusal: Refusal::Precondition, message }
+                if message.contains("allow_removal") =>
+            {
+                "--allow-removal removes them all the same"
             }
-            if *refusal == Refusal::TooMuch && self.arguments.in_steps.is_none() {
-                complain("--in-steps 50 applies it in several transactions\n");
+            Error::Refused { refusal: Refusal::TooMuch, message }
+                if message.contains("in one step") =>
+            {
+                "--in-steps 100 applies it in several transactions"
             }
-        }
-        status
+            _ => return self.remote.refuse(error),
+        };
+        self.remote.refuse_with(error, &format!("{remedy}\n"))
     }
 }
 
+fn by_id(routes: impl IntoIterator<Item = Route>) -> HashMap<String, Route> {
+    routes.into_iter().map(|route| (route.id.clone(), route)).collect()
+}
+
 /// The differences as moves of a step.
-fn moves(expected: &ApplyResponse, routes: Vec<Route>, stored: Vec<RouteState>) -> Vec<Move> {
-    use std::collections::HashMap;
-    let by_id = |route: Route| {
-        let id =
-            if route.id.is_empty() { route.hosts.first().cloned() } else { Some(route.id.clone()) };
-        (id.unwrap_or_default(), route)
-    };
-    let mut wanted: HashMap<String, Route> = routes.into_iter().map(by_id).collect();
-    let stored = stored.into_iter().filter_map(|state| state.route);
-    let mut stored: HashMap<String, Route> = stored.map(by_id).collect();
-    let one = |difference: &crate::control::proto::Difference| Move {
+fn moves(
+    expected: &ApplyResponse,
+    mut wanted: HashMap<String, Route>,
+    mut stored: HashMap<String, Route>,
+) -> Vec<Move> {
+    let one = |difference: &Difference| Move {
         id: difference.id.clone(),
         kind: difference.kind(),
         route: wanted.remove(&difference.id),
@@ -208,31 +218,46 @@ fn moves(expected: &ApplyResponse, routes: Vec<Route>, stored: Vec<RouteState>) 
     expected.differences.iter().map(one).collect()
 }
 
-fn show(answer: &ApplyResponse, revision: Option<u64>, remote: &Remote) {
+/// Shows what changes: all of it, if nothing comes after that, else what people need to agree.
+fn show(answer: &ApplyResponse, wanted: &HashMap<String, Route>, is_plan: bool, remote: &Remote) {
     let style = remote.voice.style;
-    if remote.voice.format == Format::Json {
-        return print(&format!("{}\n", json(answer, revision)));
+    match (remote.voice.format, is_plan) {
+        (Format::Json, true) => print(&format!("{}\n", json(answer, None))),
+        (Format::Json, false) => {}
+        (Format::Table, true) if answer.differences.is_empty() => {
+            let unchanged = counted(answer.unchanged, "route");
+            print(&format!("{}: {unchanged} unchanged\n", style.good("nothing to change")));
+        }
+        (Format::Table, _) => {
+            print(&rows(answer, wanted, style));
+            if is_plan {
+                let words = Sum::of(answer).words(style);
+                print(&format!("{}: {words}\n", style.strong("would be")));
+            }
+        }
     }
-    if answer.differences.is_empty() {
-        let unchanged = counted(answer.unchanged, "route");
-        return print(&format!("{}: {unchanged} unchanged\n", style.good("nothing to change")));
-    }
-    let words = Sum::of(answer).words(style);
-    print(&format!("{}{}: {words}\n", rows(answer, style), style.strong("would be")));
 }
 
-/// Asks whoever sits at the terminal. Where nobody does, nothing is cut.
-fn agree(sum: &Sum, remote: &Remote) -> bool {
-    let style = remote.voice.complaints;
+/// What must be agreed to, if anything: an empty file may be a slip as well.
+fn question(sum: &Sum, removes_all: bool) -> Option<String> {
+    let all = removes_all.then(|| format!("all {} removed", counted(sum.removed, "route")));
     let cut = counted(sum.cut_connections, "live connection");
+    let cut = (sum.cut_connections > 0).then(|| format!("{cut} cut"));
+    let parts: Vec<_> = all.into_iter().chain(cut).collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// Asks whoever sits at the terminal. Where nobody does, nothing is done.
+fn agree(question: &str, remote: &Remote) -> bool {
+    let style = remote.voice.complaints;
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         complain(&format!(
-            "{}: {cut} would be cut, and nobody can be asked here; --yes agrees to that, --dry-run tells which\n",
+            "{}: {question}: nobody can be asked here; --yes agrees to that, --dry-run tells which\n",
             style.bad("refused")
         ));
         return false;
     }
-    complain(&format!("{} [y/N] ", style.bad(&format!("Cut {cut}?"))));
+    complain(&format!("{}: agreed? [y/N] ", style.bad(question)));
     let mut answer = String::new();
     let read = io::stdin().lock().read_line(&mut answer);
     let agrees = read.is_ok() && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes");

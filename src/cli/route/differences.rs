@@ -1,33 +1,26 @@
 //! What an apply changes, as a table and for programs.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
 use crate::cli::report::Style;
+use crate::cli::shown::gist;
 use crate::cli::table::{Column, Part, Tone, table};
 use crate::cli::words::{counted, grouped, rate};
 use crate::control::proto::difference::Kind;
-use crate::control::proto::{ApplyResponse, Difference};
+use crate::control::proto::{ApplyResponse, Difference, Route};
 
 /// So many rows are shown on a terminal, those that cut connections first.
 const SHOWN: usize = 100;
-
-const COLUMNS: [Column; 6] = [
-    Column::whole("CHANGE"),
-    Column::whole("ID"),
-    Column::whole("ENDS"),
-    Column::whole("CUTS").number(),
-    Column::whole("CARRYING").number().or_left_out(),
-    Column::cut("WHAT"),
-];
 
 /// How much changes, in numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Sum {
     added: u64,
     changed: u64,
-    removed: u64,
+    pub(super) removed: u64,
     sooner: u64,
     pub(super) cut_connections: u64,
     cut_bytes_per_second: u64,
@@ -78,13 +71,19 @@ impl Sum {
     }
 }
 
-/// A row for each route that changes.
-pub(super) fn rows(answer: &ApplyResponse, style: Style) -> String {
+/// A row for each route that changes; `wanted` are the routes that are to be, by their ids.
+pub(super) fn rows(
+    answer: &ApplyResponse,
+    wanted: &HashMap<String, Route>,
+    style: Style,
+) -> String {
+    let sum = Sum::of(answer);
+    let shown = Shown { ends: sum.sooner > 0, cuts: sum.cut_connections > 0, wanted };
     let mut all: Vec<&Difference> = answer.differences.iter().collect();
     all.sort_by_key(|one| u64::MAX - one.cut_connections);
     let most = if style.is_terminal() { SHOWN } else { usize::MAX };
-    let rows: Vec<_> = all.iter().take(most).map(|one| row(one)).collect();
-    let mut text = table(&COLUMNS, &rows, style);
+    let rows: Vec<_> = all.iter().take(most).map(|one| shown.row(one)).collect();
+    let mut text = table(&shown.columns(), &rows, style);
     let more = all.len() - rows.len();
     if more > 0 {
         let more = counted(u64::try_from(more).unwrap_or(u64::MAX), "more change");
@@ -94,27 +93,53 @@ pub(super) fn rows(answer: &ApplyResponse, style: Style) -> String {
     text
 }
 
-fn row(one: &Difference) -> Vec<Part> {
-    let (word, tone) = match one.kind() {
-        Kind::Added => ("+ added", Tone::Good),
-        Kind::Removed => ("- removed", Tone::Bad),
-        Kind::Changed | Kind::Unspecified => ("~ changed", Tone::Warning),
-    };
-    let (cuts, carrying) = match one.cut_connections {
-        0 => (Part::new("-", Tone::Faint), Part::new("-", Tone::Faint)),
-        count => {
-            (Part::new(grouped(count), Tone::Bad), Part::plain(rate(one.cut_bytes_per_second)))
+/// Which columns have anything to tell.
+struct Shown<'a> {
+    ends: bool,
+    cuts: bool,
+    wanted: &'a HashMap<String, Route>,
+}
+
+impl Shown<'_> {
+    fn columns(&self) -> Vec<Column> {
+        let mut columns = vec![Column::whole("CHANGE"), Column::whole("ID")];
+        if self.ends {
+            columns.push(Column::whole("ENDS"));
         }
-    };
-    let ends = if one.ends_sooner { ("sooner", Tone::Warning) } else { ("-", Tone::Faint) };
-    vec![
-        Part::new(word, tone),
-        Part::new(&one.id, Tone::Strong),
-        Part::new(ends.0, ends.1),
-        cuts,
-        carrying,
-        Part::plain(one.detail.lines().collect::<Vec<_>>().join("; ")),
-    ]
+        if self.cuts {
+            columns.push(Column::whole("CUTS").number());
+            columns.push(Column::whole("CARRYING").number());
+        }
+        columns.push(Column::cut("WHAT").at_least(20).or_left_out());
+        columns
+    }
+
+    fn row(&self, one: &Difference) -> Vec<Part> {
+        let (word, tone) = match one.kind() {
+            Kind::Added => ("+ added", Tone::Good),
+            Kind::Removed => ("- removed", Tone::Bad),
+            Kind::Changed | Kind::Unspecified => ("~ changed", Tone::Warning),
+        };
+        let mut row = vec![Part::new(word, tone), Part::new(&one.id, Tone::Strong)];
+        let nothing = || Part::new("-", Tone::Faint);
+        if self.ends {
+            row.push(if one.ends_sooner { Part::new("sooner", Tone::Warning) } else { nothing() });
+        }
+        if self.cuts {
+            row.extend(match one.cut_connections {
+                0 => [nothing(), nothing()],
+                count => [
+                    Part::new(grouped(count), Tone::Bad),
+                    Part::plain(rate(one.cut_bytes_per_second)),
+                ],
+            });
+        }
+        row.push(match self.wanted.get(&one.id) {
+            Some(route) if one.kind() == Kind::Added => Part::plain(gist(route)),
+            _ => Part::plain(one.detail.lines().collect::<Vec<_>>().join("; ")),
+        });
+        row
+    }
 }
 
 /// The same for programs. Without a revision nothing was changed.
@@ -175,7 +200,7 @@ mod tests {
             "1 added, 1 changed, 1 removed, 1,200 unchanged; 1 sooner to end; \
              3 live connections cut, carrying 3.0 MB/s"
         );
-        let first = rows(&answer, style).lines().nth(1).map(str::to_owned);
+        let first = rows(&answer, &HashMap::new(), style).lines().nth(1).map(str::to_owned);
         assert!(first.is_some_and(|line| line.starts_with("- removed")), "what cuts comes first");
     }
 }

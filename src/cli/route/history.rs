@@ -9,7 +9,7 @@ use super::draft;
 use super::verify::Known;
 use crate::cli::remote::Remote;
 use crate::cli::report::print;
-use crate::cli::shown::{changes, gist, instant, route_json};
+use crate::cli::shown::{changes, gist, instant, route_json, short};
 use crate::cli::table::{Column, Part, Tone, table};
 use crate::cli::words::{When, parse_since, remaining};
 use crate::cli::{Format, Status};
@@ -21,6 +21,8 @@ use crate::control::proto::{HistoryRecord, HistoryRequest, HistoryResponse, Rout
 
 /// Records of a page: some of them may be large.
 const PAGE: u32 = 500;
+/// So many changes of one record are shown on a terminal: an apply may have very many.
+const SHOWN: usize = 10;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
@@ -46,8 +48,8 @@ const COLUMNS: [Column; 6] = [
     Column::whole("REVISION").number(),
     Column::whole("WHEN"),
     Column::whole("ID"),
-    Column::cut("CHANGE"),
-    Column::cut("BY"),
+    Column::cut("CHANGE").at_least(30),
+    Column::cut("BY").or_left_out(),
 ];
 
 pub(super) async fn run(arguments: &Arguments, remote: &Remote) -> Result<Status, Error> {
@@ -66,9 +68,11 @@ pub(super) async fn run(arguments: &Arguments, remote: &Remote) -> Result<Status
     for record in &records {
         let when = match instant(&record.at) {
             Some(at) if style.is_terminal() => remaining(now, at),
-            _ => record.at.clone(),
+            _ => short(&record.at),
         };
-        for change in record.changes.iter().filter(|change| concerns(arguments, change)) {
+        let most = if style.is_terminal() { SHOWN } else { usize::MAX };
+        let changes = record.changes.iter().filter(|change| concerns(arguments, change));
+        for change in changes.clone().take(most) {
             let (words, tone) = told(change);
             rows.push(vec![
                 Part::new(record.number.to_string(), Tone::Faint),
@@ -78,6 +82,14 @@ pub(super) async fn run(arguments: &Arguments, remote: &Remote) -> Result<Status
                 Part::new(words, tone),
                 Part::new(&record.by, Tone::Faint),
             ]);
+        }
+        let more = changes.count().saturating_sub(most);
+        if more > 0 {
+            let words = format!("… {more} more");
+            let texts = [String::new(), String::new(), String::new(), words];
+            let mut row: Vec<_> = texts.iter().map(|text| Part::new(text, Tone::Faint)).collect();
+            row.extend([Part::plain(""), Part::plain("")]);
+            rows.push(row);
         }
     }
     if rows.is_empty() && style.is_terminal() {
@@ -138,7 +150,7 @@ async fn newest(
 /// A change in words.
 fn told(change: &Change) -> (String, Tone) {
     match (route(&change.before), route(&change.after)) {
-        (None, Some(after)) => (format!("added: {}", gist(&after)), Tone::Good),
+        (None, Some(after)) => (format!("added {}", gist(&after)), Tone::Good),
         (Some(before), Some(after)) => (changes(&before, &after).join("; "), Tone::Warning),
         (Some(_), None) => ("removed".to_owned(), Tone::Bad),
         (None, None) => ("changed".to_owned(), Tone::Plain),

@@ -18,21 +18,15 @@ use crate::control::proto::{ListRequest, Route, RouteState};
 pub(in crate::cli) struct Arguments {
     /// Only routes whose id, hosts or app contain this.
     text: Option<String>,
-    /// Only routes of this source.
-    #[arg(long)]
-    source: Option<Source>,
+    /// Only routes of this source, as file or store.
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
     /// Only routes that stand so.
     #[arg(long)]
     state: Option<State>,
     /// In which order.
     #[arg(long, default_value = "id")]
     sort: Sort,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Source {
-    File,
-    Store,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -64,14 +58,9 @@ const COLUMNS: [Column; 7] = [
 ];
 
 pub(super) async fn run(arguments: &Arguments, remote: &Remote) -> Result<Status, Error> {
-    let source = match arguments.source {
-        None => "",
-        Some(Source::File) => "file",
-        Some(Source::Store) => "store",
-    };
     let request = ListRequest {
         contains: arguments.text.clone().unwrap_or_default(),
-        source: source.to_owned(),
+        source: arguments.source.clone().unwrap_or_default(),
         ..ListRequest::default()
     };
     let (mut routes, revision) = all_routes(&remote.client, request).await?;

@@ -3,8 +3,8 @@
 use crate::control::client::{Client, Error};
 use crate::control::proto::{ListRequest, RouteState};
 
-/// Routes of a page: some of them may be large.
-const PAGE: u32 = 1000;
+/// Routes of a page: the proxy looks at all of them for each page, and an answer has a bound.
+const PAGE: u32 = 5000;
 
 /// All routes that a request names, and the newest revision of the store by the last page.
 pub(super) async fn all_routes(

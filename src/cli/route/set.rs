@@ -141,6 +141,8 @@ async fn patched(arguments: &Arguments, remote: &Remote) -> Result<Option<Planne
         ));
         return Ok(None);
     }
+    // One that was removed a moment ago may still be in the table.
+    let found = found.filter(|state| state.revision > 0);
     let revision = Some(found.as_ref().map_or(0, |state| state.revision));
     let before = found.and_then(|state| state.route);
     let mut route =
@@ -154,7 +156,9 @@ async fn patched(arguments: &Arguments, remote: &Remote) -> Result<Option<Planne
 fn put(arguments: &Arguments, route: &mut Route, now: Timestamp) {
     let text = |end: End| match end {
         End::Never => String::new(),
-        End::When(when) => when.instant(now).to_string(),
+        End::When(When::At(time)) => time.to_string(),
+        // Nobody means so much and a fraction of a second.
+        End::When(when @ When::From(_)) => format!("{:.0}", when.instant(now)),
     };
     if !arguments.hosts.is_empty() {
         route.hosts.clone_from(&arguments.hosts);

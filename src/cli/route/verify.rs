@@ -154,8 +154,7 @@ impl Found {
         }
         let noted = format!("{}:{}", self.head.number, self.head.digest);
         let _ = writeln!(text, "  {} {}", style.faint("head"), style.strong(&noted));
-        let hint =
-            "noted elsewhere, --verify --known proves later that nothing up to here was rewritten";
+        let hint = "note it down: --verify --known NUMBER:DIGEST compares it later";
         let _ = writeln!(text, "  {}", style.faint(hint));
         text
     }

@@ -96,42 +96,38 @@ impl Watcher<'_> {
         }
     }
 
-    /// Makes the connection again, as often as it takes.
+    /// Makes the connection again, as often as it takes. Each reason is told once.
     async fn resume(&mut self, error: &Error, pause: &mut Duration) -> Result<Events, Error> {
         let style = self.remote.voice.complaints;
-        let mut why = error.clone();
+        let (mut why, mut told) = (error.clone(), String::new());
         loop {
-            let after = self.seen;
-            match &why {
-                Error::Refused { refusal: Refusal::TooOld, .. } if after.is_some() => {
-                    complain(&format!(
-                        "{}: {}; all routes are compared with those last seen\n",
-                        style.warning("too late"),
-                        clean(&why.to_string())
-                    ));
+            let words = clean(&why.to_string());
+            let (head, then) = match &why {
+                Error::Refused { refusal: Refusal::TooOld, .. } if self.seen.is_some() => {
                     self.seen = None;
+                    ("too late", "all routes are compared with those last seen")
                 }
                 Error::Refused { refusal: Refusal::TooMuch | Refusal::Unavailable, .. }
                 | Error::Lost(_)
                 | Error::Silent(_)
-                | Error::Unreachable(_) => {
-                    let from = match after {
-                        Some(revision) => format!("behind revision {revision}"),
-                        None => "from the beginning".to_owned(),
-                    };
-                    complain(&format!(
-                        "{}: {}; going on {from}\n",
-                        style.warning("connection lost"),
-                        clean(&why.to_string())
-                    ));
-                    sleep(*pause).await;
-                    *pause = (*pause * 2).min(LONGEST_PAUSE);
-                }
+                | Error::Unreachable(_) => ("connection lost", "trying again"),
                 Error::Refused { .. } | Error::Unsure { .. } => return Err(why),
+            };
+            if words != told {
+                complain(&format!("{}: {words}; {then}\n", style.warning(head)));
+                told = words;
             }
+            sleep(*pause).await;
+            *pause = (*pause * 2).min(LONGEST_PAUSE);
             self.fresh.clear();
             match self.remote.client.watch(self.seen).await {
-                Ok(events) => return Ok(events),
+                Ok(events) => {
+                    if let Some(revision) = self.seen {
+                        let words = format!("going on behind revision {revision}\n");
+                        complain(&format!("{}: {words}", style.good("connected again")));
+                    }
+                    return Ok(events);
+                }
                 Err(error) => why = error,
             }
         }

@@ -1,10 +1,11 @@
 //! The file under the database: it grows only by blocks that the file system has really set aside.
 //!
 //! The database lengthens its file and fills the new part later. Where that leaves holes, a full
-//! disk is met in the middle of a commit or even of the repair after it, and the database, which
-//! trusts nothing after a failed write, could not be read again until there is room. Here a full
-//! disk is met when the file should grow, and never later: what is in the file can be opened, read
-//! and overwritten on a full disk. A file system without `fallocate` gets holes, as usual.
+//! disk is met in the middle of a commit, at every attempt anew, and after each the database must
+//! be opened again, which reads the whole file while readers wait. Here a full disk is met when the
+//! file should grow, and never later; what was lacking is remembered, and until it can be had a
+//! write is refused after one system call. What is in the file can be opened, read and overwritten
+//! on a full disk. A file system without `fallocate` gets holes, as usual.
 
 use std::fs::File;
 use std::io;

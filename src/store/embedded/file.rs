@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use redb::{Database, DatabaseError, ReadableDatabase, StorageError};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::disk::Room;
 use super::tables::{self, FORMAT};
@@ -27,7 +27,7 @@ const MODE: u32 = 0o600;
 /// either finished or died, so the second attempt is the last in practice.
 const ATTEMPTS: u32 = 8;
 
-/// Why a store cannot be opened. Nothing was changed.
+/// Why a store cannot be opened. What is in the file is as it was.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The folder of the file does not exist.
@@ -130,6 +130,11 @@ pub(super) fn open(path: &Path) -> Result<Found, OpenError> {
         return Ok(made);
     }
     let room = Room::of(existing(path).map_err(failed)?);
+    let mode = room.file().metadata().map_err(failed)?.mode() & 0o777;
+    if mode & !MODE != 0 {
+        let mode = format!("{mode:o}");
+        warn!(path = %path.display(), mode, "others may use the store: chmod 600 ends that");
+    }
     let database = room.database().map_err(|error| why(path, error))?;
     let revision = judge(path, &database)?;
     Ok(Found { room, database, revision })

@@ -15,14 +15,15 @@ mod writer;
 use std::collections::HashSet;
 
 use std::path::Path;
-use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Mutex, PoisonError, mpsc as signal};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use redb::ReadTransaction;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
+use tracing::warn;
 
 use self::file::Found;
 pub use self::file::OpenError;
@@ -59,7 +60,8 @@ pub struct Embedded {
     /// Room in the queue, in units.
     room: Arc<Semaphore>,
     queue: Option<mpsc::Sender<Job>>,
-    writer: Option<JoinHandle<()>>,
+    /// Says nothing, but ends with the writer; in a lock only to be shared.
+    ended: Mutex<signal::Receiver<()>>,
 }
 
 impl Embedded {
@@ -67,17 +69,22 @@ impl Embedded {
     /// whole file once, to be sure of it: some 2 s a GB.
     ///
     /// # Errors
-    /// When there is anything else than a store in order, or another process has it; the file is
-    /// as it was.
+    /// When there is anything else than a store in order, or another process has it. What the file
+    /// holds is as it was.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let Found { room, database, revision } = file::open(path)?;
         let vault = Arc::new(Vault::new(room, database));
         let log = Log::after(revision);
         let (queue, jobs) = mpsc::channel(MOST_WAITING);
         let writer = Writer::new(path.to_owned(), Arc::clone(&vault), Arc::clone(&log));
-        let writer = thread::Builder::new()
+        let (end, ended) = signal::channel();
+        let run = move || {
+            writer.run(jobs);
+            drop(end);
+        };
+        thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || writer.run(jobs))
+            .spawn(run)
             .map_err(|error| OpenError::Io { path: path.to_owned(), error })?;
         Ok(Self {
             vault,
@@ -85,7 +92,7 @@ impl Embedded {
             readers: Arc::new(Semaphore::new(MOST_READERS)),
             room: Arc::new(Semaphore::new(MOST_WAITING)),
             queue: Some(queue),
-            writer: Some(writer),
+            ended: Mutex::new(ended),
         })
     }
 
@@ -159,14 +166,13 @@ impl Store for Embedded {
     }
 }
 
-/// What waits is written before the file is let go.
+/// What waits is written before the file is let go, unless the disk stands still.
 impl Drop for Embedded {
     fn drop(&mut self) {
         drop(self.queue.take());
-        if let Some(writer) = self.writer.take()
-            && writer.join().is_err()
-        {
-            tracing::error!("the thread that writes the store has panicked");
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if ended.recv_timeout(PATIENCE) == Err(signal::RecvTimeoutError::Timeout) {
+            warn!("the disk of the store stands still: what waits to be written is given up");
         }
     }
 }

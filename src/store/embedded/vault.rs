@@ -6,6 +6,7 @@
 //! being written either happened or did not, and can be looked up. If opening fails as well, it is
 //! tried again when somebody asks, but not all the time.
 
+use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -115,6 +116,11 @@ impl Vault {
         self.room.suffices()
     }
 
+    /// The file itself.
+    pub(super) fn file(&self) -> &File {
+        self.room.file()
+    }
+
     /// Does something with the database; if that fails, tells with which opening of it.
     fn attempt<T>(
         &self,
@@ -154,7 +160,7 @@ impl Vault {
         // The old one has to let go of the file before the new one takes it.
         let shut = Error::Unavailable { why: ANEW.to_owned(), tried: Duration::ZERO };
         state.database = Err(closed(shut));
-        let opened = match self.room.file().metadata() {
+        let opened = match self.file().metadata() {
             // To the database, that is a new one.
             Ok(file) if file.len() == 0 => Err(Error::Damaged("its file is empty".to_owned())),
             Ok(_) => self.room.database().map_err(|error| unopened(error, begun.elapsed())),

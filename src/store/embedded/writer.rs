@@ -6,6 +6,9 @@
 //! before it, not even who was refused by a check: that, too, may rest on what only the group has
 //! changed. A lone transaction waits for nobody.
 
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -36,11 +39,11 @@ pub(super) struct Job {
 
 #[derive(Debug)]
 pub(super) struct Writer {
-    pub(super) path: PathBuf,
-    pub(super) vault: Arc<Vault>,
-    pub(super) log: Arc<Log>,
+    path: PathBuf,
+    vault: Arc<Vault>,
+    log: Arc<Log>,
     /// The newest revision in the file.
-    pub(super) newest: Revision,
+    newest: Revision,
     /// A group of which it is not known whether it is in the file.
     unsettled: Option<Vec<Batch>>,
     /// Whether the last write was refused because the disk was full.
@@ -101,6 +104,7 @@ impl Writer {
 
     fn commit(&mut self, group: &[Job]) -> Result<Vec<Committed>, Error> {
         self.settle()?;
+        self.is_in_place()?;
         // Trying costs reading the whole file, when it fails; so first ask for what was lacking.
         if let Err(error) = self.vault.suffices() {
             return Err(self.full(&error.to_string()));
@@ -126,6 +130,24 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// Whether what is written would be found by the next who opens the path.
+    fn is_in_place(&self) -> Result<(), Error> {
+        let ours = self.vault.file();
+        let is_ours = match (fs::metadata(&self.path), ours.metadata()) {
+            (Ok(there), Ok(ours)) => (there.dev(), there.ino()) == (ours.dev(), ours.ino()),
+            (Err(error), _) => error.kind() != io::ErrorKind::NotFound,
+            (_, Err(_)) => true,
+        };
+        if is_ours {
+            return Ok(());
+        }
+        Err(Error::Refused(format!(
+            "{} is not the file that was opened any more, and what is written to that one would \
+             be lost; nothing was changed: start the proxy anew, or put the file back",
+            self.path.display()
+        )))
     }
 
     /// Learns what became of a group whose commit failed.

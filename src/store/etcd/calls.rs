@@ -171,9 +171,7 @@ impl Calls {
             Verdict::Full => return Failure::Full,
             Verdict::Refused(why) => Error::Refused(format!("etcd: {name}: {why}")),
             Verdict::Damaged(why) => Error::Damaged(format!("etcd: {name}: {why}")),
-            Verdict::Token => {
-                Error::Refused(format!("etcd: {name}: it accepts no token, not even a new one"))
-            }
+            verdict @ Verdict::Token => Error::Refused(format!("etcd: {name}: {verdict}")),
             Verdict::NotDone(why) | Verdict::Unknown(why) => {
                 patience.complain(name, format!("{why}; whether it was done is not known"));
                 patience.exhausted()
@@ -187,6 +185,7 @@ impl Calls {
             return Ok(member);
         }
         let Ok(_reaching) = timeout_at(patience.deadline(), self.reaching.lock()).await else {
+            self.members.note_silence(patience);
             return Err(patience.exhausted());
         };
         if let Some(member) = self.usable() {

@@ -52,6 +52,9 @@ pub enum OpenError {
         /// What is wrong with it.
         why: Unfit,
     },
+    /// TLS as such does not work.
+    #[error("no TLS: {0}")]
+    Tls(rustls::Error),
     /// The system trusts nobody.
     #[error("no root certificates on this system; name some with `store.etcd.ca`")]
     NoRoots,
@@ -64,7 +67,7 @@ pub enum Unfit {
     #[error("no {0} in it")]
     Lacks(&'static str),
     /// No PEM.
-    #[error("{0:?}")]
+    #[error("{0}")]
     Pem(pem::Error),
     /// Nothing that TLS can use.
     #[error("{0}")]
@@ -111,8 +114,7 @@ pub(super) fn password(path: &Path) -> Result<String, OpenError> {
     let text = fs::read_to_string(path).map_err(unreadable)?;
     let password = text.trim_end_matches(['\r', '\n']);
     if password.is_empty() {
-        let why = Unfit::Lacks("password");
-        return Err(OpenError::Unfit { key, path: path.to_owned(), why });
+        return Err(unfit(key, path, Unfit::Lacks("password")));
     }
     Ok(password.to_owned())
 }
@@ -124,7 +126,7 @@ pub(super) fn tls(settings: &Settings) -> Result<Option<Arc<ClientConfig>>, Open
     }
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|error| unfit("ca", Path::new(""), Unfit::Tls(error)))?
+        .map_err(OpenError::Tls)?
         .with_root_certificates(roots(settings.ca.as_deref())?);
     let mut config = match (&settings.certificate, &settings.key) {
         (Some(certificate), Some(key)) => {

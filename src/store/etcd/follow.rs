@@ -205,7 +205,7 @@ impl Source {
         // It stays open: etcd would take its end for ours.
         let mut request = Request::new(stream::iter([create]).chain(stream::pending()));
         let login = &self.plan.members.login;
-        let lost = |verdict: Verdict| Refusal::Lost(format!("{verdict:?}"));
+        let lost = |verdict: Verdict| Refusal::Lost(verdict.to_string());
         let pass = login.pass(&member.link).await.map_err(lost)?;
         pass.sign(&mut request);
         let mut client = WatchClient::with_origin(member.link.clone(), member.link.origin())

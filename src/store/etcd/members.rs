@@ -65,6 +65,13 @@ impl Members {
         self.settings.endpoints.get(index).map(Address::to_string).unwrap_or_default()
     }
 
+    /// Notes that none of them answered in time, unless it said something before.
+    pub(super) fn note_silence(&self, patience: &mut Patience) {
+        for address in &self.settings.endpoints {
+            patience.note_silence(address.to_string());
+        }
+    }
+
     /// From now on another one is asked before this.
     pub(super) fn leave(&self, member: &Member) {
         let next = (member.index + 1) % self.count().max(1);
@@ -92,18 +99,16 @@ impl Members {
         let (count, first) = (self.count(), self.first.load(Ordering::Relaxed));
         let mut waiting = (0..count).map(|at| (first + at) % count.max(1));
         let mut greeted = FuturesUnordered::new();
-        let (mut silent, mut refusals) = (Vec::new(), Vec::new());
+        let mut refusals = Vec::new();
         loop {
             if let Some(index) = waiting.next() {
-                silent.push(index);
                 greeted.push(async move { (index, self.greet(index).await) });
             }
             tokio::select! {
                 answer = greeted.next() => match answer {
                     Some((_, Ok(member))) => return Some(Ok(member)),
                     Some((index, Err(verdict))) => {
-                        silent.retain(|other| *other != index);
-                        if let Some(refusal) = self.complain(patience, index, verdict) {
+                        if let Some(refusal) = self.complain(patience, index, &verdict) {
                             refusals.push(refusal);
                         }
                     }
@@ -111,9 +116,8 @@ impl Members {
                 },
                 () = sleep(HEAD_START), if waiting.len() > 0 => {}
                 () = sleep_until(patience.deadline()) => {
-                    for index in silent {
-                        patience.note_silence(self.endpoint(index));
-                    }
+                    // Those that did say something keep it.
+                    self.note_silence(patience);
                     return None;
                 }
             }
@@ -122,15 +126,11 @@ impl Members {
     }
 
     /// Notes what one said; gives it back if it was a refusal.
-    fn complain(&self, patience: &mut Patience, index: usize, verdict: Verdict) -> Option<String> {
+    fn complain(&self, patience: &mut Patience, index: usize, verdict: &Verdict) -> Option<String> {
         let name = self.settings.endpoints.get(index).map(Address::to_string).unwrap_or_default();
-        let (why, is_refusal) = match verdict {
-            Verdict::Refused(why) => (why, true),
-            Verdict::NotDone(why) | Verdict::Unknown(why) | Verdict::Damaged(why) => (why, false),
-            other => (format!("{other:?}"), false),
-        };
+        let (why, is_refusal) = (verdict.to_string(), matches!(verdict, Verdict::Refused(_)));
         patience.complain(name.clone(), why.clone());
-        is_refusal.then(|| format!("{name}: {why}"))
+        is_refusal.then(|| format!("etcd: {name}: {why}"))
     }
 
     /// Connects to a member, logs in, and asks something that only a member with its cluster can

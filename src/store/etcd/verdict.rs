@@ -3,6 +3,8 @@
 //! Pure. etcd's own words are looked at, because its codes differ between versions and say less.
 //! What is not known for sure counts as [`Verdict::Unknown`]: the request may have been carried out.
 
+use std::fmt;
+
 use tonic::{Code, Status};
 
 use super::link::LinkError;
@@ -32,8 +34,24 @@ pub(super) enum Verdict {
     Unknown(String),
 }
 
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotDone(why) | Self::Refused(why) | Self::Damaged(why) | Self::Unknown(why) => {
+                why
+            }
+            Self::Token => "it accepts no token, not even a new one",
+            Self::Compacted => "that revision is not kept",
+            Self::TooManyChanges => "too many operations at once",
+            Self::RequestTooLarge => "the request is too large",
+            Self::AnswerTooLarge => "the answer is too large",
+            Self::Full => "its database is full",
+        })
+    }
+}
+
 /// Words of etcd's messages, and what they mean.
-const WORDS: [(&str, Meaning); 21] = [
+const WORDS: [(&str, Meaning); 19] = [
     ("invalid auth token", Meaning::Token),
     ("revision of auth store is old", Meaning::Token),
     ("user name is empty", Meaning::Token),
@@ -53,8 +71,6 @@ const WORDS: [(&str, Meaning); 21] = [
     ("permission denied", Meaning::Refused),
     ("duplicate key", Meaning::Refused),
     ("key is not provided", Meaning::Refused),
-    ("authentication is not enabled", Meaning::Refused),
-    ("invalid authorization", Meaning::Refused),
 ];
 
 #[derive(Clone, Copy)]

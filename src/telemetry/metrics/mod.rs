@@ -73,6 +73,8 @@ pub struct Facts {
     pub sources: Vec<SourceFacts>,
     /// How many sessions are open.
     pub sessions_open: usize,
+    /// How many each worker has, refused ones that linger included.
+    pub worker_sessions: Vec<usize>,
     /// How many there may be.
     pub sessions_limit: usize,
     /// How many of the open ones have not shown a name.
@@ -191,6 +193,8 @@ impl Metrics {
             let count = sheets.iter().map(|sheet| sheet.accept_failures(kind)).sum();
             (vec![("kind", kind.word())], amount(count))
         });
+        let workers: Vec<_> = (0..facts.worker_sessions.len()).map(|n| n.to_string()).collect();
+        let of_workers = workers.iter().zip(&facts.worker_sessions);
         let mut families = vec![
             counter(
                 "mse_proxy_sessions_total",
@@ -201,6 +205,11 @@ impl Metrics {
                 "mse_proxy_sessions_open",
                 "Sessions that are open now.",
                 [(vec![], size(facts.sessions_open))],
+            ),
+            gauge(
+                "mse_proxy_worker_sessions_open",
+                "Open sessions of each worker, refused ones that linger included.",
+                of_workers.map(|(worker, open)| (vec![("worker", worker.as_str())], size(*open))),
             ),
             gauge(
                 "mse_proxy_sessions_limit",
