@@ -23,8 +23,8 @@ const CHANGES: u64 = 1_000;
 const EVERY: Duration = Duration::from_millis(10);
 /// Of so many changes one is watched until it is in force.
 const WATCHED: u64 = 10;
-/// Between two looks at whether it is.
-const LOOK: Duration = Duration::from_millis(5);
+/// Between two looks at whether it is: each costs the proxy a connection.
+const LOOK: Duration = Duration::from_millis(20);
 /// Until then a change must be in force.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How much one transaction fills into the store.
