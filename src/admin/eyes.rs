@@ -12,6 +12,7 @@ use crate::proxy::handover::Loads;
 use crate::proxy::limits::Limits;
 use crate::reconcile::Report;
 use crate::routing::table::Table;
+use crate::source::stored;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{Facts, Metrics, SourceFacts};
 
@@ -23,6 +24,9 @@ pub enum Readiness {
         /// How many sources there are.
         sources: usize,
     },
+    /// It takes clients, but its store has not been read since the start: whoever wants a route that
+    /// is kept there is better served elsewhere.
+    Unread,
     /// It takes clients.
     Ready,
     /// It takes no new clients, and live sessions may finish.
@@ -34,7 +38,7 @@ impl Readiness {
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
-            Self::Starting { .. } => "starting",
+            Self::Starting { .. } | Self::Unread => "starting",
             Self::Ready => "ready",
             Self::Draining => "draining",
         }
@@ -82,6 +86,16 @@ impl Eyes {
             Readiness::Starting { sources } => {
                 let told = self.reports.borrow().sources.len();
                 Some(format!("starting: {told} of {sources} sources have told their routes"))
+            }
+            Readiness::Unread => {
+                let report = self.reports.borrow();
+                let store = report.sources.iter().find(|source| *source.name == *stored::NAME);
+                let fault = store.and_then(|store| store.faults.first());
+                let why = fault
+                    .map_or_else(|| "no answer yet".to_owned(), |fault| fault.kind.to_string());
+                Some(format!(
+                    "starting: the store was not read yet, other routes are served: {why}"
+                ))
             }
             Readiness::Draining => Some(match self.ledger.open() {
                 1 => "draining: 1 session is still open".to_owned(),

@@ -35,6 +35,8 @@ const MOST_WAITING: usize = 1024;
 const MOST_TOGETHER: usize = 32;
 /// How often a plan that others outran is made anew.
 const ATTEMPTS: u32 = 32;
+/// How long a proxy that has just started gets to read its store.
+const LOADING: Duration = Duration::from_secs(5);
 /// How long an outrun plan waits for the image at the most, before it looks again.
 const CATCH_UP: Duration = Duration::from_millis(200);
 /// How long an answer waits until this proxy itself knows of the change.
@@ -120,6 +122,7 @@ struct Ground {
 #[derive(Debug)]
 struct Job {
     request: Request,
+    asked: Instant,
     deadline: Instant,
     attempts: u32,
     reply: oneshot::Sender<Result<Done, Failed>>,
@@ -135,7 +138,7 @@ impl Writer {
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (jobs, incoming) = mpsc::channel(MOST_WAITING);
         let ground = Ground { handle, table, clock, settings };
-        let desk = Desk { ground: ground.clone(), oldest: VecDeque::new() };
+        let desk = Desk { ground: ground.clone(), oldest: VecDeque::new(), silence: None };
         (Self { jobs, ground }, desk.run(incoming))
     }
 
@@ -145,7 +148,7 @@ impl Writer {
     /// [`Failed`] says whether anything may have been changed.
     pub async fn write(&self, request: Request, deadline: Instant) -> Result<Done, Failed> {
         let (reply, answer) = oneshot::channel();
-        let job = Job { request, deadline, attempts: 0, reply };
+        let job = Job { request, asked: Instant::now(), deadline, attempts: 0, reply };
         self.jobs.try_send(job).map_err(|_| Failed::Busy)?;
         match timeout_at(deadline, answer).await {
             Ok(Ok(answer)) => answer,
@@ -206,6 +209,9 @@ struct Desk {
     ground: Ground,
     /// The oldest records, as far as they were read.
     oldest: VecDeque<Old>,
+    /// When the store was last found not to answer, and why. That took its whole patience: whoever
+    /// had asked by then is told the same, instead of waiting for it in his turn.
+    silence: Option<(Instant, store::Error)>,
 }
 
 /// A plan and whom it serves.
@@ -268,11 +274,11 @@ impl Desk {
                 }
             }
             failed => {
-                let failed = match failed {
+                let failed = self.heed(match failed {
                     Ok(Err(why @ store::Error::Refused(_))) => Failed::Away(Some(why)),
                     Ok(Err(why)) => Failed::Unknown(Some(why)),
                     Ok(Ok(_)) | Err(_) => Failed::Unknown(None),
-                };
+                });
                 for (job, _) in jobs {
                     job.answer(Err(failed.clone()));
                 }
@@ -286,28 +292,59 @@ impl Desk {
         let mut due = Vec::new();
         for mut job in open {
             job.attempts += 1;
-            let loaded = timeout_at(job.deadline, self.ground.handle.reach(0)).await;
             if job.reply.is_closed() {
                 continue;
             }
-            if loaded.is_err() {
-                job.answer(Err(Failed::Away(None)));
-            } else if job.attempts > ATTEMPTS {
+            if job.attempts > ATTEMPTS {
                 job.answer(Err(Failed::Outrun));
+            } else if self.silence_for(&job).is_some() {
+                due.push(job);
             } else {
-                match timeout_at(job.deadline, self.answered(&job.request)).await {
+                match timeout_at(job.deadline, self.answered_before(&job.request)).await {
                     Ok(Ok(None)) => due.push(job),
                     Ok(Ok(Some(done))) => job.answer(Ok(done)),
-                    Ok(Err(failed)) => job.answer(Err(failed)),
+                    Ok(Err(failed)) => job.answer(Err(self.heed(failed))),
                     Err(_) => job.answer(Err(Failed::Away(None))),
                 }
             }
         }
-        if let Some(deadline) = due.iter().map(|job| job.deadline).max() {
+        let is_heard = |job: &&Job| self.silence_for(job).is_none();
+        if let Some(deadline) = due.iter().filter(is_heard).map(|job| job.deadline).max() {
             // What cannot be read now is removed another time.
             let _ = timeout_at(deadline, self.read_oldest()).await;
         }
-        due
+        due.into_iter().filter_map(|job| self.unless_silent(job)).collect()
+    }
+
+    /// What the store was found to be after a request had come.
+    fn silence_for(&self, job: &Job) -> Option<&store::Error> {
+        self.silence.as_ref().filter(|(known, _)| job.asked <= *known).map(|(_, why)| why)
+    }
+
+    /// The request, unless it is answered by that.
+    fn unless_silent(&self, job: Job) -> Option<Job> {
+        let Some(why) = self.silence_for(&job).cloned() else { return Some(job) };
+        job.answer(Err(Failed::Away(Some(why))));
+        None
+    }
+
+    /// Remembers a store that does not answer.
+    fn heed(&mut self, failed: Failed) -> Failed {
+        if let Failed::Away(Some(why)) | Failed::Unknown(Some(why)) = &failed
+            && matches!(why, store::Error::Unavailable { .. })
+        {
+            self.silence = Some((Instant::now(), why.clone()));
+        }
+        failed
+    }
+
+    /// The answer to an earlier request with the same id, once the store was read.
+    async fn answered_before(&self, request: &Request) -> Result<Option<Done>, Failed> {
+        if timeout(LOADING, self.ground.handle.reach(0)).await.is_err() {
+            let why = "it was never read since this proxy started".to_owned();
+            return Err(Failed::Away(Some(store::Error::Unavailable { why, tried: LOADING })));
+        }
+        self.answered(request).await
     }
 
     /// The answer to an earlier request with the same id.
@@ -397,7 +434,7 @@ impl Desk {
     /// Answers those for whom nothing is to be written, if they were judged by the newest state; else
     /// they come again.
     async fn confirm(
-        &self,
+        &mut self,
         settled: Vec<(Job, Result<Effect, Refusal>)>,
         head: Revision,
         deadline: Instant,
@@ -408,7 +445,7 @@ impl Desk {
         let newest = timeout_at(deadline, self.ground.handle.store().get(keys::HEAD)).await;
         let newest = match newest {
             Ok(Ok(entry)) => Ok(entry.map_or(0, |entry| entry.revision)),
-            Ok(Err(why)) => Err(Failed::Away(Some(why))),
+            Ok(Err(why)) => Err(self.heed(Failed::Away(Some(why)))),
             Err(_) => Err(Failed::Away(None)),
         };
         let mut again = Vec::new();

@@ -68,7 +68,7 @@ pub struct Standing {
     pub faults: Arc<[Fault]>,
     /// How many of its routes cannot stand beside others.
     pub conflicts: usize,
-    /// If it is a store: the newest transaction that it told.
+    /// If it is a store that was read: the newest transaction that it told.
     pub revision: Option<Revision>,
     /// When it told that.
     pub told: Timestamp,

@@ -13,7 +13,7 @@ use crate::control::{self, write};
 use crate::reconcile::{Reconciler, Report};
 use crate::server::StartError;
 use crate::source::file::{self, Reload};
-use crate::source::stored::{Handle, Stored};
+use crate::source::stored::{self, Handle, Stored};
 use crate::source::{RouteSet, Source};
 use crate::store;
 
@@ -76,6 +76,12 @@ fn rules(config: &Config) -> write::Settings {
 pub(super) async fn wait_for_sources(reports: &mut watch::Receiver<Report>, sources: usize) {
     // Fails only when the reconciler is gone, and then nothing more will come.
     let _ = reports.wait_for(|report| report.sources.len() >= sources).await;
+}
+
+/// Whether what the store keeps is in force, if there is one.
+pub(super) fn knows_store(report: &Report) -> bool {
+    let store = report.sources.iter().find(|source| *source.name == *stored::NAME);
+    store.is_none_or(|store| store.revision.is_some())
 }
 
 /// Opens the control service. At its usual place it is a comfort that a proxy can do without: one

@@ -39,7 +39,7 @@ pub struct RouteSet {
     pub faults: Vec<Fault>,
     /// How many routes were left out for that.
     pub left_out: usize,
-    /// If they come from a store: the newest of its transactions that is in them.
+    /// If they come from a store that was read: the newest of its transactions that is in them.
     pub revision: Option<Revision>,
 }
 

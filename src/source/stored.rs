@@ -300,7 +300,7 @@ impl Stored {
             claims: image.claims(),
             faults,
             left_out: self.faults.len(),
-            revision: Some(image.revision()),
+            revision: self.shared.reached.borrow().is_loaded.then(|| image.revision()),
         }
     }
 

@@ -1,19 +1,12 @@
 //! Commands against a fleet's etcd, which bounds what one transaction may change.
 
+use crate::etcd;
 use crate::route_support::Controlled;
 use crate::support::{route, until};
 
-#[path = "../store/support_etcd.rs"]
-#[allow(
-    dead_code,
-    clippy::expect_used,
-    reason = "a part of it is enough here; its words are for who runs tests"
-)]
-mod support_etcd;
-
 #[test]
 fn a_large_set_is_refused_with_the_remedy_and_goes_in_steps() {
-    let etcd = support_etcd::Server::start(&[]);
+    let etcd = etcd::Server::start(&[]);
     let url = etcd.url();
     let one = Controlled::with("", &[("MSE_PROXY_STORE_ETCD_ENDPOINTS", &url)]);
     let other = Controlled::with("", &[("MSE_PROXY_STORE_ETCD_ENDPOINTS", &url)]);

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::Receiver;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::{Daemon, PATIENCE, command, lines, serving, text};
@@ -12,6 +13,10 @@ use crate::support::{Daemon, PATIENCE, command, lines, serving, text};
 pub(crate) struct Controlled {
     pub(crate) daemon: Daemon,
     folder: tempfile::TempDir,
+    /// What it is told by its environment.
+    variables: Vec<(String, String)>,
+    /// The program that runs it, if any, with that one's arguments.
+    under: Vec<String>,
 }
 
 impl Controlled {
@@ -42,20 +47,38 @@ impl Controlled {
     }
 
     fn start(folder: tempfile::TempDir, routes: &str, variables: &[(&str, &str)]) -> Self {
-        let (file, socket) = (folder.path().join("routes.toml"), folder.path().join("admin.sock"));
-        std::fs::write(&file, routes).unwrap();
-        let mut command = serving(&file);
-        command.env("MSE_PROXY_ADMIN_GRPC", format!("unix:{}", socket.display()));
-        command.envs(variables.iter().copied());
-        Self { daemon: Daemon::start(command), folder }
+        Self::start_under(&[], folder, routes, variables)
+    }
+
+    /// The same run by another program, which becomes the proxy in the end.
+    pub(crate) fn start_under(
+        under: &[&str],
+        folder: tempfile::TempDir,
+        routes: &str,
+        variables: &[(&str, &str)],
+    ) -> Self {
+        std::fs::write(folder.path().join("routes.toml"), routes).unwrap();
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let variables: Vec<_> = variables.iter().map(owned).collect();
+        let under: Vec<_> = under.iter().map(|&word| word.to_owned()).collect();
+        let daemon = Daemon::start(starting(&under, folder.path(), &variables));
+        Self { daemon, folder, variables, under }
+    }
+
+    /// What starts it again.
+    pub(crate) fn starting(&self) -> Command {
+        starting(&self.under, self.folder.path(), &self.variables)
     }
 
     /// The same proxy again, after it was ended.
     pub(crate) fn restart(&mut self) {
-        let mut command = serving(&self.path("routes.toml"));
-        command.env("MSE_PROXY_ADMIN_GRPC", format!("unix:{}", self.socket().display()));
-        command.env("MSE_PROXY_STORE_PATH", self.path("routes.redb"));
-        self.daemon = Daemon::start(command);
+        self.daemon = Daemon::start(self.starting());
+    }
+
+    /// Ends it as a power cut would.
+    pub(crate) fn kill(&mut self) {
+        self.daemon.signal(Signal::KILL);
+        self.daemon.wait();
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -105,6 +128,24 @@ impl Controlled {
         assert_eq!(output.status.code(), Some(status), "{arguments:?}: {words}");
         words
     }
+}
+
+/// Starts a proxy that has all its files in a folder.
+fn starting(under: &[String], folder: &Path, variables: &[(String, String)]) -> Command {
+    let mut serving = serving(&folder.join("routes.toml"));
+    let socket = folder.join("admin.sock");
+    serving.env("MSE_PROXY_ADMIN_GRPC", format!("unix:{}", socket.display()));
+    serving.envs(variables.iter().cloned());
+    let [program, arguments @ ..] = under else { return serving };
+    let mut command = Command::new(program);
+    command.args(arguments).arg(serving.get_program()).args(serving.get_args());
+    for (name, value) in serving.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
 }
 
 /// A command that goes on for as long as it is let.
