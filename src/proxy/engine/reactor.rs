@@ -1,13 +1,14 @@
 //! Readiness of the sockets of one worker, by an epoll instance of its own.
 //!
 //! A socket is registered once, edge-triggered, for everything, and leaves by being closed: two
-//! system calls less for each connection than a general-purpose runtime needs, and 32 bytes in
+//! system calls less for each connection than a general-purpose runtime needs, and 24 bytes in
 //! place of 256. Each socket belongs to one task, which is woken whatever happens to it; what is
 //! known to be ready is remembered here. A listening socket is level-triggered, so that one is
 //! accepted at each turn without asking the kernel whether there is another.
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::num::NonZeroU8;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -22,32 +23,43 @@ const EVENTS: usize = 256;
 /// Stands for nobody's socket: the waker of the worker itself.
 const NOBODY: u64 = u64::MAX;
 
-/// What a socket is ready for, as far as is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Ready(u8);
+/// What a socket is ready for, as far as is known. Never zero, which makes the table of sockets a
+/// third smaller: the lowest bit means nothing and is always set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ready(NonZeroU8);
+
+impl Default for Ready {
+    fn default() -> Self {
+        Self(NonZeroU8::MIN)
+    }
+}
 
 impl Ready {
     /// Reading may find something.
-    pub const READ: Self = Self(1);
+    pub const READ: Self = Self::bit(1);
     /// Writing may find room.
-    pub const WRITE: Self = Self(2);
+    pub const WRITE: Self = Self::bit(2);
     /// The peer has finished or is gone: reading will not wait any more.
-    pub const ENDED: Self = Self(4);
+    pub const ENDED: Self = Self::bit(3);
     /// The socket has failed.
-    pub const FAILED: Self = Self(8);
+    pub const FAILED: Self = Self::bit(4);
+
+    const fn bit(place: u8) -> Self {
+        Self(NonZeroU8::MIN.saturating_add(1 << place))
+    }
 
     /// Whether it has any of these.
     #[must_use]
     pub const fn has(self, other: Self) -> bool {
-        self.0 & other.0 != 0
+        self.0.get() & other.0.get() != NonZeroU8::MIN.get()
     }
 
-    const fn and(self, other: Self) -> Self {
+    fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    const fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
+    fn without(self, other: Self) -> Self {
+        Self(NonZeroU8::MIN | (self.0.get() & !other.0.get()))
     }
 }
 
@@ -239,5 +251,24 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         self.shared.entries.borrow_mut().try_remove(self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_ready_is_told_and_taken_back() {
+        let all = [Ready::READ, Ready::WRITE, Ready::ENDED, Ready::FAILED];
+        for (place, one) in all.into_iter().enumerate() {
+            assert!(!Ready::default().has(one) && one.has(one), "{one:?}");
+            for other in all.into_iter().skip(place + 1) {
+                assert!(!one.has(other) && one.and(other).has(other), "{one:?} {other:?}");
+                assert_eq!(one.and(other).without(other), one);
+            }
+            assert_eq!(one.without(one), Ready::default());
+        }
+        assert!(size_of::<Option<Entry>>() <= 24, "{}", size_of::<Option<Entry>>());
     }
 }
