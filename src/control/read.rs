@@ -58,12 +58,14 @@ struct Row {
 
 impl<'a> Moment<'a> {
     pub(super) fn of(eyes: &'a Eyes, handle: Option<&'a Handle>) -> Self {
+        // The table is published before its report: it knows all that the report claims.
+        let report = eyes.reports.borrow().clone();
         let table = eyes.table.current();
         Self {
             eyes,
             handle,
             now: eyes.clock.now(),
-            report: eyes.reports.borrow().clone(),
+            report,
             snapshot: table.snapshot,
             table_revision: table.revision,
         }
@@ -97,7 +99,8 @@ impl<'a> Moment<'a> {
         Ok(proto::ListResponse {
             routes: places.iter().filter_map(|place| self.at(place)).collect(),
             next_page_token: next,
-            revision: self.handle.map_or(0, |handle| handle.image().revision()),
+            // Not that of the image: who watches from here must not miss what is only there.
+            revision: self.report.store_revision().unwrap_or(0),
             total,
         })
     }
