@@ -23,8 +23,8 @@ const CHANGES: u64 = 1_000;
 const EVERY: Duration = Duration::from_millis(10);
 /// Of so many changes one is watched until it is in force.
 const WATCHED: u64 = 10;
-/// Between two looks at whether it is.
-const LOOK: Duration = Duration::from_millis(2);
+/// Between two looks at whether it is: each costs the proxy a connection.
+const LOOK: Duration = Duration::from_millis(20);
 /// Until then a change must be in force.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How much one transaction fills into the store.
@@ -55,9 +55,8 @@ pub(crate) fn run(setup: &Setup, routes: u64) {
     std::thread::sleep(CHANGES.try_into().map(|changes: u32| EVERY * changes).unwrap());
     let idle = share(proxy.cpu().saturating_sub(cpu), began.elapsed());
     let (cpu, began) = (proxy.cpu(), Instant::now());
-    let client = Client::new(Dialer::new(Admin::Unix(socket), None));
-    let (mut answered, mut in_force) =
-        runtime.block_on(change(&client, proxy.address, routes, new));
+    let dialer = Dialer::new(Admin::Unix(socket), None);
+    let (mut answered, mut in_force) = runtime.block_on(change(dialer, proxy.address, routes, new));
     let took = began.elapsed();
     let busy = share(proxy.cpu().saturating_sub(cpu), took);
     let tables = proxy.tables() - tables;
@@ -98,11 +97,12 @@ async fn fill(path: &std::path::Path, routes: u64, backend: SocketAddr) {
 /// Leads one route after the other elsewhere. Gives how long each answer took, and how long it took
 /// from there, for some, until clients were led there.
 async fn change(
-    client: &Client,
+    dialer: Dialer,
     proxy: SocketAddr,
     routes: u64,
     to: SocketAddr,
 ) -> (Vec<Duration>, Vec<Duration>) {
+    let client = Client::new(dialer);
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut changes = JoinSet::new();

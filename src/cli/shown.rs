@@ -1,6 +1,5 @@
 //! Routes as people and programs are shown them.
 
-use jiff::Unit;
 use serde_json::{Map, Value, json};
 
 use super::report::Style;
@@ -41,10 +40,9 @@ pub(super) fn instant(text: &str) -> Option<Timestamp> {
     text.parse().ok()
 }
 
-/// An instant without fractions that nobody reads.
+/// An instant to the millisecond, always as long.
 pub(super) fn short(at: &str) -> String {
-    let rounded = instant(at).and_then(|at| at.round(Unit::Millisecond).ok());
-    rounded.map_or_else(|| clean(at), |at| at.to_string())
+    instant(at).map_or_else(|| clean(at), |at| format!("{at:.3}"))
 }
 
 /// When a route ends (or begins, before that): in words for who looks, as an instant in a pipe.

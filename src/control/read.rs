@@ -5,7 +5,7 @@
 //! change of it may name. A page of a list looks at each route once and keeps no more of them than
 //! it tells.
 
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -28,9 +28,11 @@ const PAGE: usize = 1_000;
 const MOST: usize = 10_000;
 /// Between the two parts of a page token.
 const SEPARATOR: char = ':';
-/// The rank of a route that is in force, and of what is stored and no route. Those between are
-/// routes that were left out, by their places among all of them.
+/// The rank of a route that is in force, of one that was stored a moment ago and will be, and of what
+/// is stored and no route. Those between are routes that were left out, by their places among all of
+/// them.
 const IN_FORCE: u32 = 0;
+const FRESH: u32 = u32::MAX - 1;
 const UNREADABLE: u32 = u32::MAX;
 
 /// A moment of the proxy: everything that one answer tells is of this moment.
@@ -90,6 +92,11 @@ impl<'a> Moment<'a> {
                 page.add((Arc::clone(&claim.route.id), rank));
             }
         }
+        for route in self.not_in_force_yet() {
+            if filter.takes(&route) && [stored::NAME, ""].contains(&source) {
+                page.add((Arc::clone(&route.id), FRESH));
+            }
+        }
         for id in self.unreadable() {
             if filter.has(&id) && [stored::NAME, ""].contains(&source) {
                 page.add((id, UNREADABLE));
@@ -109,11 +116,9 @@ impl<'a> Moment<'a> {
         let left_out = self.report.conflicts.iter().zip(IN_FORCE + 1..);
         let left_out = left_out.filter(|((claim, _), _)| *claim.route.id == *id);
         let left_out = left_out.map(|(_, rank)| rank);
-        let mut ranks = std::iter::once(IN_FORCE).chain(left_out).chain([UNREADABLE]);
+        let mut ranks = std::iter::once(IN_FORCE).chain(left_out).chain([FRESH, UNREADABLE]);
         let state = ranks.find_map(|rank| self.at(&(id.into(), rank)));
-        state
-            .or_else(|| self.fresh(id))
-            .ok_or_else(|| Status::not_found(format!("there is no route with the id \"{id}\"")))
+        state.ok_or_else(|| Status::not_found(format!("there is no route with the id \"{id}\"")))
     }
 
     pub(super) fn explain(
@@ -146,6 +151,22 @@ impl<'a> Moment<'a> {
         })
     }
 
+    /// What is stored, and neither in the table nor left out of it.
+    fn not_in_force_yet(&self) -> Vec<Arc<Route>> {
+        let Some(handle) = self.handle else { return Vec::new() };
+        // The image is held no longer than it takes to count references.
+        let stored: Vec<_> = {
+            let image = handle.image();
+            image.routes().map(|(route, _)| Arc::clone(route)).collect()
+        };
+        let left_out = self.report.conflicts.iter();
+        let left_out: HashSet<&str> = left_out.map(|(claim, _)| &*claim.route.id).collect();
+        let is_new = |route: &Arc<Route>| {
+            self.snapshot.by_id(&route.id).is_none() && !left_out.contains(&*route.id)
+        };
+        stored.into_iter().filter(is_new).collect()
+    }
+
     fn unreadable(&self) -> Vec<Arc<str>> {
         let ids = |handle: &Handle| {
             handle.image().unreadable().map(|(id, _)| Arc::clone(id)).collect::<Vec<_>>()
@@ -157,6 +178,7 @@ impl<'a> Moment<'a> {
     fn at(&self, (id, rank): &Place) -> Option<proto::RouteState> {
         let mut row = match *rank {
             UNREADABLE => return self.unreadable_state(id),
+            FRESH => return self.fresh(id),
             IN_FORCE => Row {
                 route: Arc::clone(&self.snapshot.by_id(id)?.route),
                 origin: self.snapshot.origin(id),

@@ -58,9 +58,9 @@ pub(super) fn of_store(error: &store::Error) -> Status {
 fn code(error: &store::Error) -> Code {
     match error {
         store::Error::TooOld { .. } => Code::OutOfRange,
-        store::Error::TooSlow => Code::ResourceExhausted,
-        // Full disks and the like: they pass, or somebody makes them pass.
-        store::Error::Unavailable { .. } | store::Error::Refused(_) => Code::Unavailable,
+        // Full disks, full databases, too much at once: asking again alone does not help.
+        store::Error::TooSlow | store::Error::Refused(_) => Code::ResourceExhausted,
+        store::Error::Unavailable { .. } => Code::Unavailable,
         store::Error::Damaged(_) => Code::DataLoss,
     }
 }

@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
@@ -33,10 +34,10 @@ use crate::telemetry::logging::Named;
 
 pub use precedence::{NoPrecedence, Precedence};
 
-/// How long the rest after a table is, in times of what making it took: at most a fifth of a core
-/// is spent.
+/// How long the rest after a table is, in times of the processor time that making it took: at most
+/// a fifth of a core is spent.
 const REST: u32 = 4;
-/// The longest rest: a table that takes longer than a second is no reason to wait for minutes.
+/// The longest rest: a table that takes more than a second is no reason to wait for long.
 const LONGEST_REST: Duration = Duration::from_secs(5);
 /// How many conflicts one table writes to the log; the status page shows as many.
 const MAX_LOGGED: usize = 50;
@@ -140,9 +141,9 @@ impl Reconciler {
             while let Ok(set) = sets.try_recv() {
                 self.take(set);
             }
-            let began = Instant::now();
+            let began = spent();
             self.reconcile();
-            rested = Instant::now() + rest_after(began.elapsed());
+            rested = Instant::now() + rest_after(spent().saturating_sub(began));
         }
     }
 
@@ -240,7 +241,15 @@ impl Reconciler {
     }
 }
 
-/// How long nothing is made after making something took so long.
+/// The processor time of this thread so far: unlike the time that passes, it does not grow with
+/// what else the machine does.
+fn spent() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// How long nothing is made after making something took so much processor time.
 fn rest_after(took: Duration) -> Duration {
     took.saturating_mul(REST).min(LONGEST_REST)
 }

@@ -52,18 +52,19 @@ pub fn read(source: &Arc<str>, text: &str) -> Document {
 /// # Errors
 /// All that is wrong with it; at least one fault.
 pub fn route(source: &Arc<str>, text: &str) -> Result<Arc<Route>, Vec<Fault>> {
-    let Document { claims, mut faults, .. } = read(source, text);
-    let mut routes = claims.routes();
-    match (routes.next(), routes.count(), faults.is_empty()) {
-        (Some(route), 0, true) => return Ok(Arc::clone(route)),
-        (_, _, false) => {}
-        (first, more, true) => {
-            let found = more + usize::from(first.is_some());
-            let place = Place::of_source(source);
-            faults.push(Fault { place, kind: FaultKind::NotOneRoute { found } });
+    let (bytes, length) = (text.as_bytes().to_vec(), text.len());
+    let whole = Piece { base: 0, above: 0, bytes, length };
+    let page = page(source, &whole).map_err(|NotUtf8 { offset, place }| {
+        vec![Fault { place, kind: FaultKind::NotUtf8 { offset, kept: 0 } }]
+    })?;
+    match page.passage.written() {
+        [only] if page.faults.is_empty() => Ok(Arc::clone(&only.route)),
+        written if page.faults.is_empty() => {
+            let kind = FaultKind::NotOneRoute { found: written.len() };
+            Err(vec![Fault { place: Place::of_source(source), kind }])
         }
+        _ => Err(bind(std::iter::once(&page)).faults),
     }
-    Err(faults)
 }
 
 /// What one piece of a text says.

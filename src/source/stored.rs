@@ -7,6 +7,8 @@
 //! same image of it, through a [`Handle`].
 
 use std::collections::{BTreeMap, HashSet};
+use std::convert::Infallible;
+use std::num::NonZero;
 use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -20,12 +22,13 @@ use crate::registry::history::{Head, Kept, Unreadable};
 use crate::registry::image::{Change, Image, Value};
 use crate::registry::keys;
 use crate::registry::refusal::MAX_ROUTE;
+use crate::source::crew::spread;
 use crate::source::document;
 use crate::source::fault::{Fault, FaultKind};
 use crate::source::place::Place;
 use crate::source::tell;
 use crate::source::{RouteSet, Source};
-use crate::store::{self, Batch, Range, Revision};
+use crate::store::{self, Batch, Entry, Range, Revision};
 
 /// The name of this source.
 pub const NAME: &str = "store";
@@ -37,6 +40,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 const LASTING: Duration = Duration::from_secs(10);
 /// How many batches that are there already are taken at once.
 const MOST_BATCHES: usize = 1000;
+/// How many entries a thread reads at a time.
+const AT_ONCE: usize = 500;
+/// Fewer entries are read before threads for them have started.
+const WORTH_THREADS: usize = 5_000;
+/// More threads would wait for memory.
+const MOST_THREADS: usize = 8;
 /// Faults that are told of single keys; whoever has more mends them by a program.
 const MAX_FAULTS: usize = 1000;
 
@@ -105,10 +114,8 @@ impl Shared {
     /// Puts all that is stored in the place of what was known.
     fn adopt(&self, range: Range) -> Result<(Faults, Option<FaultKind>), FaultKind> {
         let revision = range.revision;
-        let read = Reading::of(range.entries.into_iter().map(|entry| {
-            let store::Entry { key, value, revision } = entry;
-            (store::Change { key, value: Some(value) }, revision)
-        }));
+        let is_first = !self.reached.borrow().is_loaded;
+        let read = Reading::of_all(range.entries, if is_first { cores() } else { 1 });
         let mut image = self.image_mut();
         let (kept, had_head) = (image.len(), image.head().is_some());
         if read.head.is_none() && !image.is_empty() && (had_head || read.changes.is_empty()) {
@@ -140,7 +147,38 @@ struct Reading {
     head_fault: Option<FaultKind>,
 }
 
+/// How many cores read what is stored at the start. Later the data path goes first.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS)
+}
+
 impl Reading {
+    /// Reads entries, on so many threads.
+    fn of_all(entries: Vec<Entry>, threads: usize) -> Self {
+        let threads = if entries.len() > WORTH_THREADS { threads } else { 1 };
+        let mut entries = entries.into_iter().map(|Entry { key, value, revision }| {
+            (store::Change { key, value: Some(value) }, revision)
+        });
+        let of = |part: Vec<_>| Self::of(part.into_iter());
+        let parts = spread(threads, of, |hand_out| {
+            loop {
+                let part: Vec<_> = entries.by_ref().take(AT_ONCE).collect();
+                if part.is_empty() {
+                    return Ok::<(), Infallible>(());
+                }
+                hand_out(part);
+            }
+        });
+        let mut whole = Self::default();
+        for part in parts.into_iter().flatten() {
+            whole.changes.extend(part.changes);
+            whole.faults.extend(part.faults);
+            whole.head = part.head.or(whole.head);
+            whole.head_fault = part.head_fault.or(whole.head_fault);
+        }
+        whole
+    }
+
     /// Reads changes, each with the transaction that it belongs to.
     fn of(changes: impl Iterator<Item = (store::Change, Revision)>) -> Self {
         let mut reading = Self::default();
@@ -178,7 +216,8 @@ fn route(id: &Arc<str>, bytes: &[u8]) -> Result<Arc<crate::routing::route::Route
     let fault = |kind| vec![Fault { place: Place::of_source(&source()), kind }];
     let text = str::from_utf8(bytes)
         .map_err(|error| fault(FaultKind::NotUtf8 { offset: error.valid_up_to(), kept: 0 }))?;
-    let route = document::route(&source(), text)?;
+    // Nearly all are good, and need no name for the place of a fault.
+    let route = document::route(id, text).or_else(|_| document::route(&source(), text))?;
     if route.id != *id {
         return Err(fault(FaultKind::OtherId { id: route.id.to_string() }));
     }

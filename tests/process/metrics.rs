@@ -226,8 +226,9 @@ fn a_mended_file_shows(daemon: &mut Daemon, routes: &std::path::Path, good: &str
     let admin = daemon.admin();
     std::fs::write(routes, good.to_owned() + &route("new.test", "127.0.0.1:1", "")).unwrap();
     daemon.signal(Signal::HUP);
-    let mended = until(admin, |samples| samples.of("mse_proxy_table_revision") > 1.5);
-    mended.assert("mse_proxy_source_fault{source=\"file\"}", 0);
+    let fault = "mse_proxy_source_fault{source=\"file\"}";
+    let mended = until(admin, |samples| samples.of(fault) < 0.5);
+    mended.assert("mse_proxy_table_revision", 2);
     mended.assert("mse_proxy_routes{state=\"faulty\"}", 0);
     mended.assert("mse_proxy_routes{state=\"live\"}", 4);
     let told = mended.of("mse_proxy_source_last_success_timestamp_seconds{source=\"file\"}");

@@ -130,9 +130,7 @@ fn the_history_tells_who_did_what() {
     assert!(lines[0].starts_with("NUMBER  REVISION  WHEN"), "{piped}");
     assert!(lines[1].contains("added → 127.0.0.1:1"), "{piped}");
     assert!(lines[2].contains("backends: 127.0.0.1:1 → 127.0.0.1:2"), "{piped}");
-    // A time that ends in a zero is shorter, and padded.
-    let words: Vec<_> = lines[3].split_whitespace().collect();
-    assert!(words[2].ends_with('Z') && words[3..5] == ["a.test", "removed"], "{piped}");
+    assert!(lines[3].contains("removed") && lines[3].contains("Z  a.test  "), "{piped}");
     let (shown, _) = on_terminal(&proxy.command(&["route", "history"]), 80, "");
     let shown = plain(&shown);
     assert!(shown.contains("s ago"), "{shown}");

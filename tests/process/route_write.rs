@@ -172,6 +172,11 @@ fn an_apply_tells_what_it_changes_and_cuts_nothing_unasked() {
     assert!(words.contains("nothing is applied"), "{words}");
 }
 
+/// How many routes are in force.
+fn listed(proxy: &Controlled) -> usize {
+    proxy.json(&["route", "list"])["routes"].as_array().unwrap().len()
+}
+
 #[test]
 fn what_somebody_else_wrote_meanwhile_is_not_overwritten() {
     let proxy = Controlled::storing("");
@@ -180,7 +185,7 @@ fn what_somebody_else_wrote_meanwhile_is_not_overwritten() {
     proxy.told(&["route", "set", "b.test", "--backend", "127.0.0.1:1"]);
     let words = proxy.refused(&["route", "apply", &file, "--if-revision", &revision], 1);
     assert!(words.contains("somebody changed it meanwhile"), "{words}");
-    assert_eq!(proxy.json(&["route", "list"])["routes"].as_array().unwrap().len(), 2);
+    until("the list has both", || listed(&proxy) == 2);
 }
 
 #[test]
@@ -227,8 +232,7 @@ fn a_large_set_goes_in_steps_with_a_bar_for_who_looks() {
     let shown = plain(&shown);
     assert!(shown.contains("100 added, 200 changed, 100 removed, 0 unchanged"), "{shown}");
     assert!(shown.contains("… 300 more changes; --format json tells all"), "{shown}");
-    let left = proxy.json(&["route", "list"])["routes"].as_array().unwrap().len();
-    assert_eq!(left, 300);
+    until("the list has what is left", || listed(&proxy) == 300);
     let output = proxy.run(&["route", "apply", &file, "--in-steps", "50"]);
     assert!(text(&output.stdout).contains("nothing to change"), "{}", text(&output.stderr));
     assert!(output.stderr.is_empty());
