@@ -21,6 +21,7 @@ use crate::routing::route::{Origin, Route};
 use crate::routing::snapshot::Snapshot;
 use crate::source::stored::Handle;
 use crate::source::{file, stored};
+use crate::store::Revision;
 use crate::wire::client_hello::Alpn;
 
 /// How many routes a page has if nobody says how many, and at the most.
@@ -41,6 +42,9 @@ pub(super) struct Moment<'a> {
     eyes: &'a Eyes,
     /// What is stored, where there is a store: newer than the table by some milliseconds.
     handle: Option<&'a Handle>,
+    /// The newest transaction of the store that is certainly told; who watches from there misses
+    /// nothing.
+    stored: Revision,
     now: Timestamp,
     report: Report,
     snapshot: Arc<Snapshot>,
@@ -60,14 +64,15 @@ struct Row {
 
 impl<'a> Moment<'a> {
     pub(super) fn of(eyes: &'a Eyes, handle: Option<&'a Handle>) -> Self {
-        // The table is published before its report: it knows all that the report claims.
-        let report = eyes.reports.borrow().clone();
+        // First: whatever is looked at later knows at least as much.
+        let stored = handle.map_or(0, |handle| handle.image().revision());
         let table = eyes.table.current();
         Self {
             eyes,
             handle,
+            stored,
             now: eyes.clock.now(),
-            report,
+            report: eyes.reports.borrow().clone(),
             snapshot: table.snapshot,
             table_revision: table.revision,
         }
@@ -106,8 +111,7 @@ impl<'a> Moment<'a> {
         Ok(proto::ListResponse {
             routes: places.iter().filter_map(|place| self.at(place)).collect(),
             next_page_token: next,
-            // Not that of the image: who watches from here must not miss what is only there.
-            revision: self.report.store_revision().unwrap_or(0),
+            revision: self.stored,
             total,
         })
     }

@@ -1,10 +1,9 @@
 //! `RouteService`: each call handed to whoever knows the answer.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use crate::admin::Eyes;
@@ -17,16 +16,12 @@ use crate::control::watch::Telling;
 use crate::control::write::{Done, Writer};
 use crate::control::{impact, past, proto, status, watch};
 use crate::proxy::connections::OnRemove;
-use crate::reconcile::Report;
 use crate::registry::wish::{self, Others, Wish};
 use crate::routing::route::Route;
 use crate::source::stored::Handle;
 
 /// How many routes' faults one refusal tells.
 const MOST_FAULTY: usize = 20;
-
-/// How long a list waits for the table to know what is stored.
-const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// What a call gives.
 type Answer<T> = Result<Response<T>, Status>;
@@ -59,15 +54,6 @@ impl Routes {
         let (eyes, handle) = (Arc::clone(&self.eyes), self.handle().cloned());
         let answer = beside(move || make(&Moment::of(&eyes, handle.as_ref()))).await?;
         answer.map(Response::new)
-    }
-
-    /// Waits for the table to know what is stored by now, so that whoever has written finds that in
-    /// the list. Very large tables take longer: then the list tells that it is as of an earlier revision.
-    async fn catch_up(&self) {
-        let Some(handle) = self.handle() else { return };
-        let stored = handle.image().revision();
-        let knows = |report: &Report| report.store_revision() >= Some(stored);
-        let _ = timeout(CATCH_UP, self.eyes.reports.clone().wait_for(knows)).await;
     }
 
     fn handle(&self) -> Option<&Handle> {
@@ -135,7 +121,6 @@ impl RouteService for Routes {
 
     async fn list(&self, request: Request<proto::ListRequest>) -> Answer<proto::ListResponse> {
         let request = request.into_inner();
-        self.catch_up().await;
         self.heavy(move |moment| moment.list(&request)).await
     }
 

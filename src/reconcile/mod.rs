@@ -53,14 +53,6 @@ pub struct Report {
     pub conflicts: Vec<(Claim, Conflict)>,
 }
 
-impl Report {
-    /// The newest transaction of a store that is in the table, if a store was read.
-    #[must_use]
-    pub fn store_revision(&self) -> Option<Revision> {
-        self.sources.iter().filter_map(|standing| standing.revision).max()
-    }
-}
-
 /// How one source stands.
 #[derive(Debug, Clone)]
 pub struct Standing {
