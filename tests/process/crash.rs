@@ -26,6 +26,9 @@ const ROUTES: u64 = 5;
 /// A proxy has acknowledged at most about so many writes when it is killed.
 const MOST_ACKNOWLEDGED: usize = 80;
 
+/// It is killed then at the latest.
+const LONGEST_LIFE: Duration = Duration::from_secs(5);
+
 /// A number below a bound that nobody foresees.
 fn random(bound: usize) -> usize {
     let number = RandomState::new().hash_one(0_u8);
@@ -218,12 +221,11 @@ async fn write_until_killed(proxy: &mut Controlled, writers: Vec<Writer>) -> (Ve
         writing.spawn(writer.write(client(proxy), Arc::clone(&acknowledged)));
     }
     let enough = random(MOST_ACKNOWLEDGED);
-    soon("writes are acknowledged", async {
-        while acknowledged.load(Ordering::Relaxed) < enough {
-            tokio::time::sleep(Duration::from_micros(200)).await;
-        }
-    })
-    .await;
+    // Or fewer, where a busy machine writes slowly: it is killed all the same.
+    let began = Instant::now();
+    while acknowledged.load(Ordering::Relaxed) < enough && began.elapsed() < LONGEST_LIFE {
+        tokio::time::sleep(Duration::from_micros(200)).await;
+    }
     tokio::time::sleep(Duration::from_micros(u64::try_from(random(5_000)).unwrap())).await;
     proxy.kill();
     let mut writers = soon("all writers notice", writing.join_all()).await;
