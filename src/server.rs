@@ -19,7 +19,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::admin::{self, Admin, Eyes, Readiness};
 use crate::clock::{Clock, Forward};
@@ -49,7 +49,7 @@ use crate::systemd;
 use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::almanac;
 use crate::telemetry::metrics::Metrics;
-use supply::{Supply, knows_store, open_control, supply, wait_for_sources};
+use supply::{Supply, become_ready, open_control, supply, wait_for_sources};
 
 /// How long the access log gets to be written out at the end.
 const LOG_PATIENCE: Duration = Duration::from_secs(5);
@@ -238,34 +238,6 @@ pub async fn start_on(
         admin,
         grpc,
     })
-}
-
-/// Says that it is ready, or will be as soon as the store was read.
-fn become_ready(
-    readiness: &watch::Sender<Readiness>,
-    mut reports: watch::Receiver<Report>,
-    control: &mut JoinSet<()>,
-) {
-    if knows_store(&reports.borrow()) {
-        readiness.send_replace(Readiness::Ready);
-        return;
-    }
-    warn!("the store was not read yet: other routes are served, and it is not ready before");
-    readiness.send_replace(Readiness::Unread);
-    let readiness = readiness.clone();
-    control.spawn(async move {
-        if reports.wait_for(knows_store).await.is_ok() {
-            info!("the store was read: ready");
-            // Unless it drains by now.
-            readiness.send_if_modified(|now| {
-                let waits = *now == Readiness::Unread;
-                if waits {
-                    *now = Readiness::Ready;
-                }
-                waits
-            });
-        }
-    });
 }
 
 /// Sessions are numbered from the second of the start, so that numbers of two runs differ.

@@ -21,6 +21,7 @@ use crate::routing::route::{Origin, Route};
 use crate::routing::snapshot::Snapshot;
 use crate::source::stored::Handle;
 use crate::source::{file, stored};
+use crate::store::Revision;
 use crate::wire::client_hello::Alpn;
 
 /// How many routes a page has if nobody says how many, and at the most.
@@ -41,6 +42,9 @@ pub(super) struct Moment<'a> {
     eyes: &'a Eyes,
     /// What is stored, where there is a store: newer than the table by some milliseconds.
     handle: Option<&'a Handle>,
+    /// The newest transaction of the store that is certainly told; who watches from there misses
+    /// nothing.
+    stored: Revision,
     now: Timestamp,
     report: Report,
     snapshot: Arc<Snapshot>,
@@ -60,10 +64,13 @@ struct Row {
 
 impl<'a> Moment<'a> {
     pub(super) fn of(eyes: &'a Eyes, handle: Option<&'a Handle>) -> Self {
+        // First: whatever is looked at later knows at least as much.
+        let stored = handle.map_or(0, |handle| handle.image().revision());
         let table = eyes.table.current();
         Self {
             eyes,
             handle,
+            stored,
             now: eyes.clock.now(),
             report: eyes.reports.borrow().clone(),
             snapshot: table.snapshot,
@@ -104,7 +111,7 @@ impl<'a> Moment<'a> {
         Ok(proto::ListResponse {
             routes: places.iter().filter_map(|place| self.at(place)).collect(),
             next_page_token: next,
-            revision: self.handle.map_or(0, |handle| handle.image().revision()),
+            revision: self.stored,
             total,
         })
     }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::warn;
+use tracing::{info, warn};
 
+use crate::admin::Readiness;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{self, write};
@@ -78,8 +79,36 @@ pub(super) async fn wait_for_sources(reports: &mut watch::Receiver<Report>, sour
     let _ = reports.wait_for(|report| report.sources.len() >= sources).await;
 }
 
+/// Says that it is ready, or will be as soon as the store was read.
+pub(super) fn become_ready(
+    readiness: &watch::Sender<Readiness>,
+    mut reports: watch::Receiver<Report>,
+    control: &mut JoinSet<()>,
+) {
+    if knows_store(&reports.borrow()) {
+        readiness.send_replace(Readiness::Ready);
+        return;
+    }
+    warn!("the store was not read yet: other routes are served, and it is not ready before");
+    readiness.send_replace(Readiness::Unread);
+    let readiness = readiness.clone();
+    control.spawn(async move {
+        if reports.wait_for(knows_store).await.is_ok() {
+            info!("the store was read: ready");
+            // Unless it drains by now.
+            readiness.send_if_modified(|now| {
+                let waits = *now == Readiness::Unread;
+                if waits {
+                    *now = Readiness::Ready;
+                }
+                waits
+            });
+        }
+    });
+}
+
 /// Whether what the store keeps is in force, if there is one.
-pub(super) fn knows_store(report: &Report) -> bool {
+fn knows_store(report: &Report) -> bool {
     let store = report.sources.iter().find(|source| *source.name == *stored::NAME);
     store.is_none_or(|store| store.revision.is_some())
 }

@@ -1,11 +1,13 @@
 //! Watchers: everything that is there, then every change, exactly once and in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mse_proxy::clock::SystemClock;
-use mse_proxy::control::proto::{RemoveRequest, WatchRequest, WatchResponse};
+use mse_proxy::control::proto::{
+    ApplyRequest, ListRequest, RemoveRequest, WatchRequest, WatchResponse,
+};
 use tonic::{Code, Request, Streaming};
 
 use crate::journey::soon;
@@ -159,4 +161,40 @@ async fn a_watcher_that_does_not_read_is_told_so_and_holds_up_nobody() {
         Err(late) => assert_eq!(late.code(), Code::OutOfRange, "{late}"),
     }
     tokio::time::timeout(Duration::from_secs(30), write(&mut client, "b", 1)).await.unwrap();
+}
+
+/// A list that told a revision without all that was written by then made whoever watched from there
+/// miss the rest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_knows_all_up_to_its_revision() {
+    const NEW: usize = 100;
+    let controlled = Controlled::stored(Arc::new(SystemClock), |_| {}).await;
+    let mut client = controlled.client();
+    // So many that a table is not made in no time.
+    let many = (0..2_000).map(|n| route(&format!("r{n}"), &format!("r{n}.test"), "127.0.0.1:1"));
+    let request = ApplyRequest { routes: many.collect(), ..ApplyRequest::default() };
+    client.apply(request).await.unwrap();
+    let mut writer = client.clone();
+    let writing = tokio::spawn(async move {
+        let mut written = Vec::new();
+        for n in 0..NEW {
+            let id = format!("new-{n}");
+            written.push((write(&mut writer, &id, 1).await, id));
+        }
+        written
+    });
+    let mut lists = Vec::new();
+    let request = ListRequest { contains: "new-".into(), ..ListRequest::default() };
+    while lists.last().is_none_or(|(_, ids): &(u64, BTreeSet<String>)| ids.len() < NEW) {
+        let list = soon("a list", client.list(request.clone())).await.unwrap().into_inner();
+        let ids = list.routes.into_iter().map(|state| state.route.unwrap().id);
+        lists.push((list.revision, ids.collect()));
+    }
+    let written = soon("all is written", writing).await.unwrap();
+    for (revision, ids) in &lists {
+        for (at, id) in &written {
+            assert!(at > revision || ids.contains(id), "{id} of {at} at {revision}");
+        }
+    }
+    assert!(lists.len() > 1);
 }

@@ -13,6 +13,7 @@ mod commands;
 #[path = "../control/support.rs"]
 #[allow(dead_code, reason = "its clients are shared, and not all of it is needed here")]
 mod control;
+mod crash;
 mod daemon;
 mod endurance;
 #[path = "../store/support_etcd.rs"]
@@ -25,6 +26,7 @@ mod etcd;
 mod eyes;
 mod fleet;
 mod fleet_losses;
+mod full_disk;
 #[path = "../journey/support.rs"]
 #[allow(dead_code, reason = "what journeys need is shared, and not all of it is needed here")]
 mod journey;
