@@ -14,8 +14,9 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 use crate::admin;
 use crate::nearest::nearest;
 use crate::proxy::connections::OnRemove;
-use crate::proxy::{backend, drain, limits, listener, peek, relay};
+use crate::proxy::{backend, drain, limits, listener, peek, relay, terminate};
 use crate::routing::route::Origin;
+use crate::routing::zones::Zones;
 use crate::source::file;
 use crate::source::place::{Place, Text};
 use crate::telemetry::{logging, metrics};
@@ -25,7 +26,7 @@ use crate::wire::alert::Answer;
 pub const ENV_PREFIX: &str = "MSE_PROXY_";
 
 /// Keys without a default, which therefore do not show in the default's own text.
-const UNSET: [(&str, &str); 1] = [("routes", "path")];
+const UNSET: [(&str, &str); 2] = [("routes", "path"), ("terminate", "certificates")];
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -43,6 +44,8 @@ pub struct Config {
     pub backend: backend::connect::Settings,
     /// How long a relay may stand still.
     pub relay: relay::idle::Settings,
+    /// Where and how TLS is ended.
+    pub terminate: terminate::Settings,
     /// How many connections there may be.
     pub limits: limits::Settings,
     /// How a stop goes.
@@ -69,10 +72,10 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// What the file source needs of it.
+    /// What the file source needs of it; routes may have TLS ended in these zones.
     #[must_use]
-    pub fn source(&self) -> file::Settings {
-        file::Settings { path: self.path.clone(), strict: self.strict }
+    pub fn source(&self, zones: &Zones) -> file::Settings {
+        file::Settings { path: self.path.clone(), strict: self.strict, zones: zones.clone() }
     }
 }
 

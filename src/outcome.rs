@@ -73,6 +73,12 @@ pub enum Outcome {
     DomainPending,
     /// The route's limit of connections was reached.
     LimitRoute,
+    /// TLS should be ended here, and no certificate for the name is good.
+    NoCertificate,
+    /// The client and we did not agree in the TLS handshake.
+    HandshakeFailed,
+    /// The handshake was not over within `terminate.handshake_timeout`.
+    HandshakeTimeout,
     /// The backend's port is closed.
     BackendRefused,
     /// The backend did not answer within `backend.connect_timeout`.
@@ -81,6 +87,8 @@ pub enum Outcome {
     BackendUnreachable,
     /// The backend closed before it sent a byte.
     BackendClosedEarly,
+    /// The backend did not prove who it is, or does not speak TLS as we do.
+    BackendTls,
     /// The proxy itself failed.
     Internal,
 }
@@ -130,7 +138,7 @@ pub enum Level {
 
 impl Outcome {
     /// Every outcome, in the order of the journey's stages.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 35] = [
         Self::Closed,
         Self::ClientReset,
         Self::BackendReset,
@@ -157,10 +165,14 @@ impl Outcome {
         Self::Suspended,
         Self::DomainPending,
         Self::LimitRoute,
+        Self::NoCertificate,
+        Self::HandshakeFailed,
+        Self::HandshakeTimeout,
         Self::BackendRefused,
         Self::BackendTimeout,
         Self::BackendUnreachable,
         Self::BackendClosedEarly,
+        Self::BackendTls,
         Self::Internal,
     ];
 
@@ -200,10 +212,14 @@ impl Outcome {
             Self::Suspended => "suspended",
             Self::DomainPending => "domain_pending",
             Self::LimitRoute => "limit_route",
+            Self::NoCertificate => "no_certificate",
+            Self::HandshakeFailed => "handshake_failed",
+            Self::HandshakeTimeout => "handshake_timeout",
             Self::BackendRefused => "backend_refused",
             Self::BackendTimeout => "backend_timeout",
             Self::BackendUnreachable => "backend_unreachable",
             Self::BackendClosedEarly => "backend_closed_early",
+            Self::BackendTls => "backend_tls",
             Self::Internal => "internal",
         }
     }
@@ -226,7 +242,9 @@ impl Outcome {
             | Self::LimitSource
             | Self::NoSni
             | Self::InvalidSni
-            | Self::UnknownName => Blame::Client,
+            | Self::UnknownName
+            | Self::HandshakeFailed
+            | Self::HandshakeTimeout => Blame::Client,
             Self::RouteExpired
             | Self::RouteRemoved
             | Self::Drained
@@ -236,12 +254,14 @@ impl Outcome {
             | Self::ExpiredName
             | Self::Suspended
             | Self::DomainPending
-            | Self::LimitRoute => Blame::Operator,
+            | Self::LimitRoute
+            | Self::NoCertificate => Blame::Operator,
             Self::BackendReset
             | Self::BackendRefused
             | Self::BackendTimeout
             | Self::BackendUnreachable
-            | Self::BackendClosedEarly => Blame::Backend,
+            | Self::BackendClosedEarly
+            | Self::BackendTls => Blame::Backend,
             Self::Internal => Blame::Proxy,
         }
     }
@@ -267,11 +287,15 @@ impl Outcome {
             | Self::ExpiredName
             | Self::Suspended
             | Self::DomainPending
-            | Self::LimitRoute => Stage::Name,
+            | Self::LimitRoute
+            | Self::NoCertificate
+            | Self::HandshakeFailed
+            | Self::HandshakeTimeout => Stage::Name,
             Self::BackendRefused
             | Self::BackendTimeout
             | Self::BackendUnreachable
             | Self::BackendClosedEarly
+            | Self::BackendTls
             | Self::Internal => Stage::Backend,
             Self::Closed
             | Self::ClientReset
@@ -305,7 +329,8 @@ impl Outcome {
             | Self::ExpiredName
             | Self::Suspended
             | Self::DomainPending
-            | Self::InvalidSni => Some(Alert::UnrecognizedName),
+            | Self::InvalidSni
+            | Self::NoCertificate => Some(Alert::UnrecognizedName),
             Self::NoSni => Some(Alert::MissingExtension),
             Self::MalformedHello => Some(Alert::DecodeError),
             // Nothing failed to decode: a length is out of our bounds. OpenSSL and BoringSSL
@@ -323,7 +348,11 @@ impl Outcome {
             | Self::RouteExpired
             | Self::RouteRemoved
             | Self::Internal => Some(Alert::InternalError),
-            Self::Closed
+            // After a handshake of ours, rustls has said what there was to say.
+            Self::HandshakeFailed
+            | Self::HandshakeTimeout
+            | Self::BackendTls
+            | Self::Closed
             | Self::ClientReset
             | Self::BackendReset
             | Self::IdleTimeout

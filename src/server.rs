@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
@@ -29,14 +29,20 @@ use crate::proxy::connections::Ledger;
 use crate::proxy::drain::{self, drain};
 use crate::proxy::engine::Engine;
 use crate::proxy::engine::socket::Listener;
+use crate::proxy::house::House;
 use crate::proxy::limits::Limits;
 use crate::proxy::listener::{Door, ListenError, listen};
 use crate::proxy::pulse::Pulses;
 use crate::proxy::retire::{Policy, retire};
-use crate::proxy::session::House;
+use crate::proxy::terminate::Terminal;
+use crate::proxy::terminate::certificates::Certificates;
+use crate::proxy::terminate::folder::{self, Folder};
+use crate::proxy::terminate::policies::{Tickets, provider};
+use crate::proxy::terminate::trust::Trusts;
 use crate::reconcile::{Reconciler, Report};
 use crate::resolve::SystemResolver;
-use crate::routing::table::{Table, table};
+use crate::routing::snapshot::Snapshot;
+use crate::routing::table::{Table, table_from};
 use crate::source::file::{self, Reload};
 use crate::source::{RouteSet, Source};
 use crate::systemd;
@@ -137,7 +143,7 @@ pub async fn start_on(
     let addresses: Vec<_> = doors.iter().map(Door::address).collect();
     let admin_door = admin::open(&config.admin).map_err(StartError::Admin)?;
     let log = AccessLog::open(&config.log)?;
-    let (publisher, table) = table();
+    let (publisher, table) = table_from(Snapshot::within(config.terminate.zones.clone()));
     let ledger = Arc::new(Ledger::new(config.limits.connections_per_route));
     let names = Addresses::default();
     let mut control = JoinSet::new();
@@ -154,7 +160,9 @@ pub async fn start_on(
         // The reconciler was started just above and lives as long as the proxy.
         let _ = sets.send(set).await;
     }
-    if let Some(source) = file::Watched::new(&config.routes.source(), reload.clone()) {
+    if let Some(source) =
+        file::Watched::new(&config.routes.source(&config.terminate.zones), reload.clone())
+    {
         sources += 1;
         control.spawn(source.run(sets));
     }
@@ -163,6 +171,8 @@ pub async fn start_on(
     control.spawn(almanac::tell(table.clone(), Arc::clone(&forward)));
     let (fresh, all) = (names.clone(), table.clone());
     control.spawn(async move { fresh.keep_fresh(all, SystemResolver).await });
+    let trusts = Trusts::default();
+    let certificates = keep_certificates(config, &clock, &mut control).await;
     if sources == 0 {
         warn!("no source of routes is configured (routes.path): every name is unknown");
     }
@@ -182,6 +192,10 @@ pub async fn start_on(
     };
     let admin = admin_door.map(|door| door.serve(eyes)).transpose().map_err(StartError::Thread)?;
     wait_for_sources(&mut reports, sources).await;
+    // Before the first client: whoever asks for a route finds whom it trusts.
+    let (first, all) = (trusts.clone(), table.clone());
+    let _ = tokio::task::spawn_blocking(move || first.refresh(&all)).await;
+    control.spawn(trusts.clone().keep_fresh(table.clone()));
 
     let (stop, stopping) = watch::channel(false);
     let (close, closing) = watch::channel(false);
@@ -192,6 +206,9 @@ pub async fn start_on(
         limits,
         metrics,
         names,
+        certificates,
+        trusts,
+        tickets: Arc::default(),
         clock,
         log: log.clone(),
         numbers: Arc::new(AtomicU64::new(first_number())),
@@ -219,6 +236,25 @@ pub async fn start_on(
         control,
         admin,
     })
+}
+
+/// Keeps the certificates of the configured path, if there is one, and waits for the first look.
+async fn keep_certificates(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    control: &mut JoinSet<()>,
+) -> Certificates {
+    let certificates = Certificates::default();
+    if let Some(path) = &config.terminate.certificates {
+        let folder = Folder::new(path, provider());
+        let (told, is_in) = oneshot::channel();
+        control.spawn(folder::keep(folder, certificates.clone(), Arc::clone(clock), told));
+        // Fails only when looking failed, which has been said.
+        let _ = is_in.await;
+    } else if !config.terminate.zones.are_none() {
+        warn!("names may be terminated (terminate.zones), but terminate.certificates names none");
+    }
+    certificates
 }
 
 async fn wait_for_sources(reports: &mut watch::Receiver<Report>, sources: usize) {
@@ -316,6 +352,9 @@ struct Plan {
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
     names: Addresses,
+    certificates: Certificates,
+    trusts: Trusts,
+    tickets: Arc<Tickets>,
     clock: Arc<dyn Clock>,
     log: AccessLog,
     numbers: Arc<AtomicU64>,
@@ -385,6 +424,9 @@ impl Plan {
     fn house(self, engine: &Engine) -> House<Dialer> {
         let ledger = self.vitals.ledger;
         let reactor = engine.reactor.clone();
+        let (settings, clock) = (&self.config.terminate, Arc::clone(&self.clock));
+        let (certificates, trusts) = (self.certificates, self.trusts);
+        let terminal = Terminal::new(settings, certificates, trusts, self.tickets, clock);
         House {
             table: self.vitals.table.reader(),
             dialer: Dialer::new(reactor, &self.config.backend, self.names, Arc::clone(&ledger)),
@@ -398,6 +440,7 @@ impl Plan {
             hello: self.config.hello,
             answer: self.config.refusal.answer,
             idle: Rc::new((&self.config.relay).into()),
+            terminal,
         }
     }
 }

@@ -41,7 +41,8 @@ impl Watching {
         prepare(dir.path());
         let (sender, sets) = mpsc::channel(16);
         let reload = Reload::default();
-        let settings = Settings { path: Some(dir.path().join(path)), strict };
+        let settings =
+            Settings { path: Some(dir.path().join(path)), strict, ..Settings::default() };
         let source = Watched::new(&settings, reload.clone()).unwrap();
         let task = tokio::spawn(source.run(sender));
         Self { dir, sets, reload, task }

@@ -17,8 +17,9 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::Config;
 use crate::hostname::Hostname;
 use crate::outcome::Outcome;
-use crate::routing::route::Route;
+use crate::routing::route::{Mode, Route};
 use crate::routing::snapshot::{Miss, Snapshot};
+use crate::routing::termination::{BackendTls, Protocol};
 use crate::units::Period;
 use crate::wire::client_hello::Alpn;
 
@@ -69,7 +70,7 @@ pub(super) fn run(arguments: &Arguments, style: Style, format: Format) -> Status
         complain("no routes were named: give --routes PATH, or --config FILE with routes.path\n");
         return Status::Refused;
     };
-    let (snapshot, findings) = read_routes(path);
+    let (snapshot, findings) = read_routes(path, &config.terminate.zones);
     complain_all(&findings, style);
     let clock_now = SystemClock.now();
     let at = match arguments.at {
@@ -161,7 +162,7 @@ impl Answer {
             }
             line("hosts", joined(&route.hosts));
             line("backends", joined(&route.backends));
-            line("mode", "passthrough: TLS ends in the backend".to_owned());
+            line("mode", told(route.mode()).to_owned());
             match route.lifetime().expires_at {
                 Some(end) => line("until", format!("{end}, {}", remaining(self.at, end))),
                 None => line("until", "no end date".to_owned()),
@@ -181,6 +182,7 @@ impl Answer {
                 "app": route.app().map(|app| &**app),
                 "origin": snapshot.origin(&route.id).map(|origin| origin.to_string()),
                 "hosts": route.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "mode": word(route.mode()),
                 "backends": route.backends.iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "not_before": route.lifetime().not_before.map(|time| time.to_string()),
                 "expires_at": route.lifetime().expires_at.map(|time| time.to_string()),
@@ -195,6 +197,25 @@ impl Answer {
             "why": self.why,
             "route": route,
         })
+    }
+}
+
+const fn word(mode: &Mode) -> &'static str {
+    match mode {
+        Mode::Passthrough => "passthrough",
+        Mode::Terminate(_) => "terminate",
+    }
+}
+
+fn told(mode: &Mode) -> &'static str {
+    match mode {
+        Mode::Passthrough => "passthrough: TLS ends in the backend",
+        Mode::Terminate(how) => match (how.protocol, &how.backend) {
+            (Protocol::Http, BackendTls::Off) => "terminate: HTTP, passed on in the clear",
+            (Protocol::Http, BackendTls::Verified { .. }) => "terminate: HTTP, passed on over TLS",
+            (Protocol::Tcp, BackendTls::Off) => "terminate: bytes, passed on in the clear",
+            (Protocol::Tcp, BackendTls::Verified { .. }) => "terminate: bytes, passed on over TLS",
+        },
     }
 }
 

@@ -19,9 +19,10 @@ use crate::proxy::backend::connect::Connect;
 use crate::proxy::descriptors::is_shortage;
 use crate::proxy::engine::Engine;
 use crate::proxy::engine::socket::{Listener, Socket};
+use crate::proxy::house::House;
 use crate::proxy::limits::Slot;
 use crate::proxy::pulse::Pulse;
-use crate::proxy::session::{Arrival, House, session};
+use crate::proxy::session::{Arrival, session};
 use crate::telemetry::metrics::AcceptFailure;
 
 /// The first pause after the machine had no descriptor or memory for a connection.

@@ -8,3 +8,5 @@ pub mod route;
 mod shards;
 pub mod snapshot;
 pub mod table;
+pub mod termination;
+pub mod zones;

@@ -17,6 +17,7 @@ use crate::routing::expiry::Calendar;
 use crate::routing::names::{Hasher, Names};
 use crate::routing::route::{Claim, Origin, Phase, Route};
 use crate::routing::shards::Shards;
+use crate::routing::zones::Zones;
 use crate::wire::client_hello::Alpn;
 
 /// An immutable set of routes.
@@ -32,6 +33,8 @@ pub struct Snapshot {
     /// Whether every claim is in: then each passage stands here whole.
     is_whole: bool,
     calendar: Calendar,
+    /// Where TLS may be ended.
+    zones: Arc<Zones>,
 }
 
 /// Which passage, and which of the routes there.
@@ -62,7 +65,7 @@ pub enum Miss {
     Expired(Arc<Route>),
 }
 
-/// Why a claim cannot stand beside those already in.
+/// Why a claim cannot stand, or not beside those already in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Conflict {
     /// The id is taken.
@@ -83,9 +86,23 @@ pub enum Conflict {
         /// Where that was written.
         first: Origin,
     },
+    /// TLS would be ended for names that nobody has opened for that.
+    #[error(
+        "mode = \"terminate\" is not allowed for {pattern}: it lies in none of terminate.zones, and stays sealed"
+    )]
+    OutsideZones {
+        /// The pattern.
+        pattern: Pattern,
+    },
 }
 
 impl Snapshot {
+    /// A snapshot without routes. Those that follow upon it let TLS be ended in these zones alone.
+    #[must_use]
+    pub fn within(zones: Zones) -> Self {
+        Self { zones: Arc::new(zones), ..Self::default() }
+    }
+
     /// Builds a snapshot of claims that follow upon no others: see [`Snapshot::after`].
     #[must_use]
     pub fn build(claims: impl IntoIterator<Item = Claim>) -> (Self, Vec<(Claim, Conflict)>) {
@@ -94,7 +111,7 @@ impl Snapshot {
 
     /// Builds the snapshot that follows upon an older one. First go in those claims whose ids the
     /// older one has, then the others, each time in their order; one that conflicts with what is in
-    /// already is left out whole and reported.
+    /// already, or would end TLS outside of the older one's zones, is left out whole and reported.
     #[must_use]
     pub fn after(old: &Self, claims: &Claims) -> (Self, Vec<(Claim, Conflict)>) {
         let mut snapshot = Self {
@@ -102,6 +119,7 @@ impl Snapshot {
             // Nearly all routes have one name, and that without a wildcard.
             exact: Names::with_capacity(claims.len()),
             ids: Shards::with_capacity(claims.len()),
+            zones: Arc::clone(&old.zones),
             ..Self::default()
         };
         let mut conflicts = Vec::new();
@@ -239,6 +257,11 @@ impl Snapshot {
     }
 
     fn conflict(&self, route: &Route) -> Option<Conflict> {
+        if route.termination().is_some()
+            && let Some(pattern) = route.hosts.iter().find(|pattern| !self.zones.hold(pattern))
+        {
+            return Some(Conflict::OutsideZones { pattern: pattern.clone() });
+        }
         if let Some(first) = self.origin(&route.id) {
             return Some(Conflict::Id { id: route.id.clone(), first });
         }

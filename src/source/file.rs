@@ -14,10 +14,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
+use crate::routing::zones::Zones;
 use crate::source::fault::Fault;
 use crate::source::shelf::Shelf;
-use crate::source::watch::{Stir, Watch};
 use crate::source::{RouteSet, Source};
+use crate::watch::{Stir, Watch};
 
 /// The name of this source.
 pub const NAME: &str = "file";
@@ -35,6 +36,9 @@ pub struct Settings {
     pub path: Option<PathBuf>,
     /// Whether one fault keeps a whole new set out.
     pub strict: bool,
+    /// Where TLS may be ended: a route that would do so elsewhere is a fault that `strict` minds.
+    #[serde(skip)]
+    pub zones: Zones,
 }
 
 /// Makes a [`Watched`] read everything again. Cheap to clone.
@@ -84,7 +88,7 @@ impl Reload {
 /// Reads a file or folder once. A fault is told for everything that could not be used.
 #[must_use]
 pub fn read_once(path: &Path) -> RouteSet {
-    set_of(&mut Shelf::new(path.to_owned(), false), true)
+    set_of(&mut Shelf::new(path.to_owned(), None), true)
 }
 
 fn set_of(shelf: &mut Shelf, again: bool) -> RouteSet {
@@ -114,7 +118,8 @@ impl Watched {
     pub fn new(settings: &Settings, reload: Reload) -> Option<Self> {
         let path = settings.path.as_ref()?;
         let stir = Stir::default();
-        let shelf = Shelf::new(path.clone(), settings.strict);
+        let strict = settings.strict.then(|| settings.zones.clone());
+        let shelf = Shelf::new(path.clone(), strict);
         let eye = Eye { watch: Watch::new(path, &stir), shelf };
         let asked = reload.asked.subscribe();
         Some(Self { eye: Arc::new(Mutex::new(eye)), stir, asked, reload })
@@ -251,7 +256,10 @@ mod tests {
     fn settings_have_defaults_and_know_their_keys() {
         assert_eq!(toml::from_str::<Settings>("").unwrap(), Settings::default());
         let settings: Settings = toml::from_str("path = 'a'\nstrict = true").unwrap();
-        assert_eq!(settings, Settings { path: Some("a".into()), strict: true });
+        assert_eq!(
+            settings,
+            Settings { path: Some("a".into()), strict: true, ..Settings::default() }
+        );
         assert_eq!(
             toml::from_str::<Settings>(&toml::to_string(&settings).unwrap()).unwrap(),
             settings

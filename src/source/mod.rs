@@ -14,7 +14,7 @@ mod pieces;
 pub mod place;
 mod sheet;
 mod shelf;
-mod watch;
+mod terminating;
 
 use std::sync::Arc;
 

@@ -16,6 +16,7 @@ use tracing::info;
 
 use crate::routing::claims::Claims;
 use crate::routing::snapshot::Snapshot;
+use crate::routing::zones::Zones;
 use crate::source::fault::{Fault, FaultKind};
 use crate::source::place::Place;
 use crate::source::sheet::Sheet;
@@ -24,14 +25,15 @@ use crate::source::sheet::Sheet;
 #[derive(Debug)]
 pub(super) struct Shelf {
     path: PathBuf,
-    strict: bool,
+    /// If set, one fault keeps a whole new set out; what lies outside of these zones counts as one.
+    strict: Option<Zones>,
     sheets: BTreeMap<PathBuf, Sheet>,
     /// What was last told to be good.
     last_good: Claims,
 }
 
 impl Shelf {
-    pub(super) fn new(path: PathBuf, strict: bool) -> Self {
+    pub(super) fn new(path: PathBuf, strict: Option<Zones>) -> Self {
         Self { path, strict, sheets: BTreeMap::new(), last_good: Claims::default() }
     }
 
@@ -76,15 +78,17 @@ impl Shelf {
 
     /// Decides whether the new set may take the place of the last good one.
     fn judge(&mut self, claims: Claims, mut faults: Vec<Fault>) -> (Claims, Vec<Fault>) {
-        if self.strict && faults.is_empty() {
-            let conflicts = Snapshot::after(&Snapshot::default(), &claims).1;
+        if let Some(zones) = &self.strict
+            && faults.is_empty()
+        {
+            let conflicts = Snapshot::after(&Snapshot::within(zones.clone()), &claims).1;
             faults.extend(conflicts.into_iter().map(|(claim, conflict)| Fault {
                 place: Place::of_origin(&claim.origin),
                 kind: conflict.into(),
             }));
         }
         let kept = self.last_good.len();
-        if self.strict && !faults.is_empty() {
+        if self.strict.is_some() && !faults.is_empty() {
             faults.push(self.fault(FaultKind::HeldBack { kept }));
             return (self.last_good.clone(), faults);
         }
