@@ -79,6 +79,8 @@ pub enum Outcome {
     HandshakeFailed,
     /// The handshake was not over within `terminate.handshake_timeout`.
     HandshakeTimeout,
+    /// The request was none that could be passed on.
+    RequestRefused,
     /// The backend's port is closed.
     BackendRefused,
     /// The backend did not answer within `backend.connect_timeout`.
@@ -87,6 +89,8 @@ pub enum Outcome {
     BackendUnreachable,
     /// The backend closed before it sent a byte.
     BackendClosedEarly,
+    /// What the backend answered is no HTTP.
+    BackendProtocol,
     /// The backend did not prove who it is, or does not speak TLS as we do.
     BackendTls,
     /// The proxy itself failed.
@@ -138,7 +142,7 @@ pub enum Level {
 
 impl Outcome {
     /// Every outcome, in the order of the journey's stages.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 37] = [
         Self::Closed,
         Self::ClientReset,
         Self::BackendReset,
@@ -168,10 +172,12 @@ impl Outcome {
         Self::NoCertificate,
         Self::HandshakeFailed,
         Self::HandshakeTimeout,
+        Self::RequestRefused,
         Self::BackendRefused,
         Self::BackendTimeout,
         Self::BackendUnreachable,
         Self::BackendClosedEarly,
+        Self::BackendProtocol,
         Self::BackendTls,
         Self::Internal,
     ];
@@ -215,10 +221,12 @@ impl Outcome {
             Self::NoCertificate => "no_certificate",
             Self::HandshakeFailed => "handshake_failed",
             Self::HandshakeTimeout => "handshake_timeout",
+            Self::RequestRefused => "request_refused",
             Self::BackendRefused => "backend_refused",
             Self::BackendTimeout => "backend_timeout",
             Self::BackendUnreachable => "backend_unreachable",
             Self::BackendClosedEarly => "backend_closed_early",
+            Self::BackendProtocol => "backend_protocol",
             Self::BackendTls => "backend_tls",
             Self::Internal => "internal",
         }
@@ -244,7 +252,8 @@ impl Outcome {
             | Self::InvalidSni
             | Self::UnknownName
             | Self::HandshakeFailed
-            | Self::HandshakeTimeout => Blame::Client,
+            | Self::HandshakeTimeout
+            | Self::RequestRefused => Blame::Client,
             Self::RouteExpired
             | Self::RouteRemoved
             | Self::Drained
@@ -261,6 +270,7 @@ impl Outcome {
             | Self::BackendTimeout
             | Self::BackendUnreachable
             | Self::BackendClosedEarly
+            | Self::BackendProtocol
             | Self::BackendTls => Blame::Backend,
             Self::Internal => Blame::Proxy,
         }
@@ -295,9 +305,11 @@ impl Outcome {
             | Self::BackendTimeout
             | Self::BackendUnreachable
             | Self::BackendClosedEarly
+            | Self::BackendProtocol
             | Self::BackendTls
             | Self::Internal => Stage::Backend,
             Self::Closed
+            | Self::RequestRefused
             | Self::ClientReset
             | Self::BackendReset
             | Self::IdleTimeout
@@ -351,6 +363,8 @@ impl Outcome {
             // After a handshake of ours, rustls has said what there was to say.
             Self::HandshakeFailed
             | Self::HandshakeTimeout
+            | Self::RequestRefused
+            | Self::BackendProtocol
             | Self::BackendTls
             | Self::Closed
             | Self::ClientReset
@@ -429,6 +443,21 @@ pub struct Record {
     pub to_backend_bytes: u64,
     /// Bytes written to the client.
     pub to_client_bytes: u64,
+    /// What was asked for, if this is the record of a request.
+    pub asked: Option<Box<Asked>>,
+}
+
+/// What a request asked for, and the answer that it got.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Asked {
+    /// The method, shortened.
+    pub method: Box<str>,
+    /// The path without its query, shortened.
+    pub path: Box<str>,
+    /// How it was asked: `h2`, `http/1.1` or `http/1.0`.
+    pub protocol: &'static str,
+    /// The status of the answer, if there was one.
+    pub status: Option<u16>,
 }
 
 impl Record {
@@ -456,6 +485,7 @@ impl Record {
             duration: Duration::ZERO,
             to_backend_bytes: 0,
             to_client_bytes: 0,
+            asked: None,
         }
     }
 }

@@ -34,11 +34,10 @@ use crate::proxy::limits::Limits;
 use crate::proxy::listener::{Door, ListenError, listen};
 use crate::proxy::pulse::Pulses;
 use crate::proxy::retire::{Policy, retire};
-use crate::proxy::terminate::Terminal;
 use crate::proxy::terminate::certificates::Certificates;
 use crate::proxy::terminate::folder::{self, Folder};
-use crate::proxy::terminate::policies::{Tickets, provider};
-use crate::proxy::terminate::trust::Trusts;
+use crate::proxy::terminate::policies::provider;
+use crate::proxy::terminate::{self, Terminal};
 use crate::reconcile::{Reconciler, Report};
 use crate::resolve::SystemResolver;
 use crate::routing::snapshot::Snapshot;
@@ -171,8 +170,8 @@ pub async fn start_on(
     control.spawn(almanac::tell(table.clone(), Arc::clone(&forward)));
     let (fresh, all) = (names.clone(), table.clone());
     control.spawn(async move { fresh.keep_fresh(all, SystemResolver).await });
-    let trusts = Trusts::default();
-    let certificates = keep_certificates(config, &clock, &mut control).await;
+    let terminating = terminate::Shared::default();
+    keep_certificates(config, &terminating.certificates, &clock, &mut control).await;
     if sources == 0 {
         warn!("no source of routes is configured (routes.path): every name is unknown");
     }
@@ -193,9 +192,9 @@ pub async fn start_on(
     let admin = admin_door.map(|door| door.serve(eyes)).transpose().map_err(StartError::Thread)?;
     wait_for_sources(&mut reports, sources).await;
     // Before the first client: whoever asks for a route finds whom it trusts.
-    let (first, all) = (trusts.clone(), table.clone());
+    let (first, all) = (terminating.trusts.clone(), table.clone());
     let _ = tokio::task::spawn_blocking(move || first.refresh(&all)).await;
-    control.spawn(trusts.clone().keep_fresh(table.clone()));
+    control.spawn(terminating.trusts.clone().keep_fresh(table.clone()));
 
     let (stop, stopping) = watch::channel(false);
     let (close, closing) = watch::channel(false);
@@ -206,9 +205,7 @@ pub async fn start_on(
         limits,
         metrics,
         names,
-        certificates,
-        trusts,
-        tickets: Arc::default(),
+        terminating,
         clock,
         log: log.clone(),
         numbers: Arc::new(AtomicU64::new(first_number())),
@@ -241,10 +238,10 @@ pub async fn start_on(
 /// Keeps the certificates of the configured path, if there is one, and waits for the first look.
 async fn keep_certificates(
     config: &Config,
+    certificates: &Certificates,
     clock: &Arc<dyn Clock>,
     control: &mut JoinSet<()>,
-) -> Certificates {
-    let certificates = Certificates::default();
+) {
     if let Some(path) = &config.terminate.certificates {
         let folder = Folder::new(path, provider());
         let (told, is_in) = oneshot::channel();
@@ -254,7 +251,6 @@ async fn keep_certificates(
     } else if !config.terminate.zones.are_none() {
         warn!("names may be terminated (terminate.zones), but terminate.certificates names none");
     }
-    certificates
 }
 
 async fn wait_for_sources(reports: &mut watch::Receiver<Report>, sources: usize) {
@@ -352,9 +348,7 @@ struct Plan {
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
     names: Addresses,
-    certificates: Certificates,
-    trusts: Trusts,
-    tickets: Arc<Tickets>,
+    terminating: terminate::Shared,
     clock: Arc<dyn Clock>,
     log: AccessLog,
     numbers: Arc<AtomicU64>,
@@ -424,9 +418,9 @@ impl Plan {
     fn house(self, engine: &Engine) -> House<Dialer> {
         let ledger = self.vitals.ledger;
         let reactor = engine.reactor.clone();
+        let (spawner, deadlines) = (engine.spawner.clone(), engine.deadlines.clone());
         let (settings, clock) = (&self.config.terminate, Arc::clone(&self.clock));
-        let (certificates, trusts) = (self.certificates, self.trusts);
-        let terminal = Terminal::new(settings, certificates, trusts, self.tickets, clock);
+        let terminal = Terminal::new(settings, self.terminating, clock, spawner, deadlines);
         House {
             table: self.vitals.table.reader(),
             dialer: Dialer::new(reactor, &self.config.backend, self.names, Arc::clone(&ledger)),

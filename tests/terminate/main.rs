@@ -13,6 +13,8 @@ mod daemon;
 
 mod certificates;
 mod handshakes;
+mod http;
+mod origin;
 mod support;
 mod tcp;
 mod zones;

@@ -30,7 +30,7 @@ use routes::Book;
 use tally::Sheet;
 
 pub use routes::{OTHER, RouteCounts};
-pub use tally::{AcceptFailure, Moved, Tally, Visit};
+pub use tally::{AcceptFailure, Moved, StatusClass, Tally, Visit};
 
 /// How Prometheus calls the form of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -192,6 +192,14 @@ impl Metrics {
                 "mse_proxy_sessions_total",
                 "Sessions that ended, refused ones included, by how they ended.",
                 ended,
+            ),
+            counter(
+                "mse_proxy_requests_total",
+                "Requests inside of terminated connections, by the class of their answer.",
+                StatusClass::ALL.map(|class| {
+                    let count = sheets.iter().map(|sheet| sheet.requests(class)).sum();
+                    (vec![("class", class.word())], amount(count))
+                }),
             ),
             gauge(
                 "mse_proxy_sessions_open",

@@ -40,12 +40,68 @@ impl AcceptFailure {
     }
 }
 
+/// The classes of answers to requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatusClass {
+    /// 100 to 199: it became something else.
+    Informational,
+    /// 200 to 299.
+    Success,
+    /// 300 to 399.
+    Redirection,
+    /// 400 to 499.
+    ClientError,
+    /// 500 to 599.
+    ServerError,
+    /// No answer was given.
+    None,
+}
+
+impl StatusClass {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Informational,
+        Self::Success,
+        Self::Redirection,
+        Self::ClientError,
+        Self::ServerError,
+        Self::None,
+    ];
+
+    /// The class of a status.
+    #[must_use]
+    pub const fn of(status: Option<u16>) -> Self {
+        match status {
+            Some(100..=199) => Self::Informational,
+            Some(200..=299) => Self::Success,
+            Some(300..=399) => Self::Redirection,
+            Some(400..=499) => Self::ClientError,
+            Some(_) => Self::ServerError,
+            None => Self::None,
+        }
+    }
+
+    /// The word that stands for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Informational => "1xx",
+            Self::Success => "2xx",
+            Self::Redirection => "3xx",
+            Self::ClientError => "4xx",
+            Self::ServerError => "5xx",
+            Self::None => "none",
+        }
+    }
+}
+
 /// The counts of one worker. Two cache lines apart from its neighbours, since cores fetch lines in
 /// pairs.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(super) struct Sheet {
     ended: [AtomicU64; Outcome::ALL.len()],
+    requests: [AtomicU64; StatusClass::ALL.len()],
     to_backend: AtomicU64,
     to_client: AtomicU64,
     spliced: AtomicU64,
@@ -83,6 +139,7 @@ impl Default for Sheet {
     fn default() -> Self {
         Self {
             ended: [const { AtomicU64::new(0) }; Outcome::ALL.len()],
+            requests: [const { AtomicU64::new(0) }; StatusClass::ALL.len()],
             to_backend: AtomicU64::new(0),
             to_client: AtomicU64::new(0),
             spliced: AtomicU64::new(0),
@@ -98,6 +155,10 @@ impl Default for Sheet {
 impl Sheet {
     pub(super) fn ended(&self, outcome: Outcome) -> u64 {
         self.ended.get(outcome.index()).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn requests(&self, class: StatusClass) -> u64 {
+        self.requests.get(class as usize).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
     pub(super) fn to_backend(&self) -> u64 {
@@ -184,6 +245,18 @@ impl Tally {
         }
         if now.spliced > before.spliced {
             self.sheet.spliced.fetch_add(now.spliced - before.spliced, Ordering::Relaxed);
+        }
+    }
+
+    /// An exchange of a session has ended and left this record.
+    pub fn exchanged(&self, record: &Record) {
+        let Some(asked) = &record.asked else { return };
+        let class = StatusClass::of(asked.status);
+        if let Some(count) = self.sheet.requests.get(class as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(route) = &record.route {
+            self.series(route).requested(self.shard, class);
         }
     }
 

@@ -1,0 +1,157 @@
+//! One request and its response: judged, passed on, and answered in any case.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use hyper::body::Incoming;
+use hyper::header::CONTENT_TYPE;
+use hyper::http::uri::Authority;
+use hyper::{Method, Request, Response, StatusCode, Version};
+
+use crate::outcome::Outcome;
+use crate::proxy::backend::connect::Connect;
+use crate::proxy::terminate::http::body::{Download, Reply, Upload};
+use crate::proxy::terminate::http::desk::{Desk, Line};
+use crate::proxy::terminate::http::headers::{self, Misaddressed, Way};
+use crate::proxy::terminate::http::page::Refusal;
+use crate::proxy::terminate::http::pool::{Unanswered, Wanted};
+use crate::proxy::terminate::http::tunnel;
+use crate::routing::route::Route;
+use crate::routing::termination::Termination;
+
+/// Connections that are tried for one request, as long as none has taken any of it: two that waited
+/// and had just been closed, then a fresh one.
+const ATTEMPTS: usize = 3;
+
+/// Answers a request.
+pub(crate) async fn exchange<C: Connect>(
+    desk: Rc<Desk<C>>,
+    request: Request<Incoming>,
+) -> Response<Reply> {
+    let version = request.version();
+    let line = desk.line(&request);
+    match judge_and_pass(&desk, &line, request).await {
+        Ok(mut response) => {
+            *response.version_mut() = version;
+            response
+        }
+        Err(refusal) => {
+            if let Refusal::Over(_) = refusal {
+                desk.is_closing.set(true);
+            }
+            line.ended(refusal.outcome());
+            let mut response = refusal.answer(version);
+            *response.version_mut() = version;
+            line.answered(response.status().as_u16());
+            response
+        }
+    }
+}
+
+async fn judge_and_pass<C: Connect>(
+    desk: &Rc<Desk<C>>,
+    line: &Rc<Line>,
+    request: Request<Incoming>,
+) -> Result<Response<Reply>, Refusal> {
+    if let Some(why) = desk.traffic.ambiguity() {
+        return Err(Refusal::Ambiguous(why.word()));
+    }
+    let authority = headers::authority(&request, &desk.name).map_err(|why| match why {
+        Misaddressed::Malformed => Refusal::BadRequest("it must name one host"),
+        Misaddressed::Elsewhere => Refusal::Misdirected,
+    })?;
+    let route = desk.route().map_err(Refusal::Over)?;
+    let how = route.termination().map(Arc::clone);
+    let how = how.ok_or(Refusal::Over(Outcome::RouteRemoved))?;
+    if tunnel::is_wanted(&request) {
+        return tunnel::open(desk, line, request, &authority, &route, &how).await;
+    }
+    if request.method() == Method::CONNECT {
+        return Err(Refusal::NotImplemented);
+    }
+    pass(desk, line, request, &authority, &route, &how).await
+}
+
+async fn pass<C: Connect>(
+    desk: &Rc<Desk<C>>,
+    line: &Rc<Line>,
+    request: Request<Incoming>,
+    authority: &Authority,
+    route: &Arc<Route>,
+    how: &Termination,
+) -> Result<Response<Reply>, Refusal> {
+    let version = request.version();
+    let (mut head, body) = request.into_parts();
+    headers::to_backend(&mut head.headers, version, desk.way(authority));
+    // A stream of messages may pause for as long as it likes.
+    let is_stream = head
+        .headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    let pace = desk.house.terminal.pace.filter(|_| !is_stream);
+    let pace = pace.map(|pace| (pace, desk.house.deadlines.unset()));
+    let mut request = Request::from_parts(head, Upload::new(body, Rc::clone(line), pace));
+    let wanted = Wanted { route, how, name: &desk.name };
+    let pool = &desk.house.terminal.pool;
+    for attempt in 1..=ATTEMPTS {
+        let leased = pool.lease(&desk.house, wanted, attempt == ATTEMPTS).await;
+        let mut lease = leased.map_err(|undialled| {
+            line.reached(route.backends.first());
+            Refusal::Unreached(undialled.outcome)
+        })?;
+        line.reached(route.backends.get(lease.endpoint));
+        let answered = lease.send(request, authority).await;
+        if lease.is_exclusive() && answered.is_ok() {
+            pool.put(wanted, lease);
+        }
+        match answered {
+            Ok(response) => return answer(line, response, version),
+            Err(Unanswered::Unsent(again)) => request = *again,
+            Err(Unanswered::Broken(error)) => return Err(unanswered(line, &error)),
+        }
+    }
+    Err(Refusal::BadAnswer(Outcome::BackendClosedEarly))
+}
+
+/// Passes a response on.
+pub(crate) fn answer(
+    line: &Rc<Line>,
+    response: Response<Incoming>,
+    version: Version,
+) -> Result<Response<Reply>, Refusal> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        // Nobody asked for that.
+        return Err(Refusal::BadAnswer(Outcome::BackendProtocol));
+    }
+    let received = response.version();
+    let (mut head, body) = response.into_parts();
+    headers::to_client(&mut head.headers, received);
+    head.version = version;
+    line.answered(head.status.as_u16());
+    Ok(Response::from_parts(head, Reply::Passed(Download::new(body, Rc::clone(line)))))
+}
+
+/// Whose fault it is that there is no response.
+pub(crate) fn unanswered(line: &Line, error: &hyper::Error) -> Refusal {
+    if line.was_slow() {
+        return Refusal::Slow;
+    }
+    if line.outcome() == Some(Outcome::ClientReset) {
+        return Refusal::BadRequest("its body is broken");
+    }
+    tracing::debug!(%error, "a backend gave no answer");
+    if error.is_parse() {
+        Refusal::BadAnswer(Outcome::BackendProtocol)
+    } else if error.is_incomplete_message() || error.is_closed() {
+        Refusal::BadAnswer(Outcome::BackendClosedEarly)
+    } else {
+        Refusal::BadAnswer(Outcome::BackendReset)
+    }
+}
+
+impl<C> Desk<C> {
+    /// The way of a request that names this authority.
+    pub(crate) fn way<'a>(&self, authority: &'a Authority) -> Way<'a> {
+        Way { client: self.client, authority: authority.as_str(), port: self.listener.port() }
+    }
+}

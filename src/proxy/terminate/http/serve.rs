@@ -1,0 +1,350 @@
+//! One client's connection, from the end of its handshake to its own: requests, one after the other
+//! or many at once, until somebody is done.
+//!
+//! The session polls everything that belongs to it: hyper's connection, the tasks of its streams,
+//! and, after an upgrade, the tunnel. So whatever ends the session ends all of them. When the
+//! session is asked to leave, because its route is over or the proxy stops, hyper says so to the
+//! client (`Connection: close`, GOAWAY), and what is under way may finish.
+
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::Service;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
+use tokio::time::Instant;
+
+use crate::hostname::Hostname;
+use crate::outcome::Outcome;
+use crate::proxy::backend::connect::Connect;
+use crate::proxy::connections::Entry;
+use crate::proxy::draft::Draft;
+use crate::proxy::engine::deadlines::Deadline;
+use crate::proxy::house::House;
+use crate::proxy::limits::Permit;
+use crate::proxy::terminate::http::body::Reply;
+use crate::proxy::terminate::http::crew::{Crew, Hiring};
+use crate::proxy::terminate::http::desk::Desk;
+use crate::proxy::terminate::http::exchange::exchange;
+use crate::proxy::terminate::http::framing::MAX_HEAD;
+use crate::proxy::terminate::http::gate::{Gate, Traffic};
+use crate::proxy::terminate::http::tunnel;
+use crate::proxy::terminate::stream::{Ended, Rewind};
+use crate::proxy::transport::Transport;
+use crate::routing::route::Route;
+use crate::telemetry::metrics::Moved;
+use crate::wire::client_hello::Alpn;
+
+/// Streams of one client at once, as nginx and Apache have it. Browsers use fewer.
+const STREAMS: u32 = 128;
+/// Streams that a client opened and reset before we had looked at them (CVE-2023-44487), and those
+/// that we reset for its faults (CVE-2025-8671): beyond these it is cut off.
+const RESETS: usize = 32;
+/// Windows of HTTP/2 towards clients: what one request's body may have under way, and all together.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What is buffered of one response towards a client of HTTP/2.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// One client, and who serves it.
+pub(in crate::proxy) struct Host {
+    pub(in crate::proxy) route: Arc<Route>,
+    pub(in crate::proxy) name: Hostname,
+    pub(in crate::proxy) permit: Permit,
+    pub(in crate::proxy) entry: Entry,
+    pub(in crate::proxy) draft: Draft,
+    pub(in crate::proxy) timer: Deadline,
+}
+
+/// Serves a client until one of the two is done.
+pub(in crate::proxy) async fn serve<T: Transport, C: Connect>(
+    client: Ended<T>,
+    host: Host,
+    house: Rc<House<C>>,
+) {
+    let Host { route, name, permit, entry, draft, timer } = host;
+    let is_h2 = client.get_ref().1.alpn_protocol() == Some(b"h2");
+    let crew = Crew::default();
+    let traffic = Rc::new(Traffic::new(!is_h2));
+    let desk = Rc::new(Desk {
+        house,
+        session: draft.session,
+        client: draft.client,
+        listener: draft.listener,
+        name,
+        alpn: draft.hello.as_ref().map_or_else(Alpn::default, |hello| hello.alpn.clone()),
+        route: RefCell::new(route),
+        hiring: crew.hiring(),
+        traffic: Rc::clone(&traffic),
+        under_way: Rc::new(Cell::new(0)),
+        is_closing: Cell::new(false),
+        tunnel: RefCell::new(None),
+    });
+    let gate = Gate::new(client, traffic);
+    let mut shift = Shift { desk, crew, entry, draft, timer, told: Moved::default() };
+    let mut connection = Connection::new(gate, &shift.desk);
+    let outcome = shift.run(&mut connection).await;
+    if outcome == Outcome::Closed {
+        let tunnel = shift.desk.tunnel.take();
+        if let (Some((backend, line)), Some(client)) = (tunnel, connection.into_client()) {
+            let mut carried = Carried(Box::pin(async move {
+                tunnel::carry(client, backend, &line).await;
+            }));
+            shift.draft.outcome = shift.run(&mut carried).await;
+        } else {
+            shift.draft.outcome = outcome;
+        }
+    } else {
+        connection.break_off();
+        shift.draft.outcome = outcome;
+    }
+    let Moved { to_backend, to_client, .. } = shift.desk.traffic.moved();
+    shift.draft.to_backend_bytes = to_backend;
+    shift.draft.to_client_bytes = to_client;
+    // The slot is free when everything of the session is gone.
+    drop((shift, permit));
+}
+
+/// What a session polls, and how it is asked to come to an end.
+trait Work {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome>;
+
+    fn wind_up(&mut self);
+}
+
+/// All that a session has beside its work.
+struct Shift<C> {
+    desk: Rc<Desk<C>>,
+    crew: Crew,
+    entry: Entry,
+    draft: Draft,
+    timer: Deadline,
+    told: Moved,
+}
+
+impl<C: Connect> Shift<C> {
+    async fn run(&mut self, work: &mut impl Work) -> Outcome {
+        let mut is_winding_up = false;
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(outcome) = self.entry.handle().poll_retired(cx) {
+                return Poll::Ready(outcome);
+            }
+            let is_asked = self.entry.handle().is_asked() || self.desk.is_closing.get();
+            if is_asked && !std::mem::replace(&mut is_winding_up, true) {
+                work.wind_up();
+            }
+            let worked = self.poll_all(cx, work);
+            let Draft { tally, visit, .. } = &self.draft;
+            tally.carried(visit.as_ref(), &mut self.told, self.desk.traffic.moved());
+            if worked.is_ready() {
+                return worked;
+            }
+            while let Poll::Ready(due) = self.poll_due(cx) {
+                match due {
+                    Due::Never => {}
+                    Due::Unused if !std::mem::replace(&mut is_winding_up, true) => {
+                        work.wind_up();
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    Due::SlowHead => {
+                        self.draft.reason = Some("slow_head");
+                        return Poll::Ready(Outcome::RequestRefused);
+                    }
+                    Due::Unused | Due::Idle => return Poll::Ready(Outcome::IdleTimeout),
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Lets the work and the crew go on until neither can.
+    fn poll_all(&mut self, cx: &mut Context<'_>, work: &mut impl Work) -> Poll<Outcome> {
+        let worked = work.poll(cx);
+        if worked.is_ready() {
+            return worked;
+        }
+        // Tasks wake the work through the session's own waker.
+        let _ = self.crew.poll(cx);
+        if self.desk.is_closing.get() {
+            // Said during this very turn.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    /// What has been waited for too long, if anything.
+    fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
+        let (traffic, terminal) = (&self.desk.traffic, &self.desk.house.terminal);
+        let is_used = self.desk.under_way.get() > 0;
+        let (end, due) = match traffic.head_since() {
+            Some(since) => (since + terminal.request_timeout, Due::SlowHead),
+            None if is_used => (traffic.last() + self.desk.house.idle.idle, Due::Idle),
+            None => (traffic.last() + terminal.keep_alive, Due::Unused),
+        };
+        if Instant::now() >= end {
+            return Poll::Ready(due);
+        }
+        self.timer.set(end);
+        self.timer.poll_passed(cx).map(|()| Due::Never)
+    }
+}
+
+/// What has been waited for too long.
+enum Due {
+    /// Nothing: the timer was set for something that has happened since.
+    Never,
+    /// The rest of a head.
+    SlowHead,
+    /// Any byte of the exchanges that are under way.
+    Idle,
+    /// Another request.
+    Unused,
+}
+
+type Io<T> = TokioIo<Gate<Ended<T>>>;
+
+/// hyper's connection with a client.
+enum Connection<T: Transport, C: Connect> {
+    H1(Box<http1::Connection<Io<T>, Exchanges<C>>>),
+    H2(Pin<Box<http2::Connection<Io<T>, Exchanges<C>, Hiring>>>),
+    /// It is done, and says goodbye.
+    Ending(Box<Gate<Ended<T>>>),
+    /// It has become something else.
+    Changed(Box<Rewind<Gate<Ended<T>>>>),
+    Over,
+}
+
+impl<T: Transport, C: Connect> Connection<T, C> {
+    fn new(gate: Gate<Ended<T>>, desk: &Rc<Desk<C>>) -> Self {
+        let is_h2 = gate.stream().get_ref().1.alpn_protocol() == Some(b"h2");
+        let (io, exchanges) = (TokioIo::new(gate), Exchanges(Rc::clone(desk)));
+        if is_h2 {
+            let mut builder = http2::Builder::new(desk.hiring.clone());
+            builder
+                .enable_connect_protocol()
+                .max_concurrent_streams(STREAMS)
+                .max_pending_accept_reset_streams(RESETS)
+                .max_local_error_reset_streams(RESETS)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .max_send_buf_size(SEND_BUFFER)
+                .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX));
+            return Self::H2(Box::pin(builder.serve_connection(io, exchanges)));
+        }
+        let mut builder = http1::Builder::new();
+        // The time of a head is ours to watch: hyper's timers would have to leave the thread.
+        builder.header_read_timeout(None).max_buf_size(MAX_HEAD).pipeline_flush(true);
+        Self::H1(Box::new(builder.serve_connection(io, exchanges)))
+    }
+
+    /// The client's stream after an upgrade, with what it has said since.
+    fn into_client(self) -> Option<Rewind<Gate<Ended<T>>>> {
+        match self {
+            Self::Changed(client) => Some(*client),
+            _ => None,
+        }
+    }
+
+    /// Makes the end a reset, which a client cannot take for the end of a response.
+    fn break_off(self) {
+        match self {
+            Self::H1(connection) => connection.into_parts().io.inner().reset_on_close(),
+            Self::Ending(gate) => gate.reset_on_close(),
+            // A stream of HTTP/2 says by itself where it ends.
+            Self::H2(_) | Self::Changed(_) | Self::Over => {}
+        }
+    }
+}
+
+impl<T: Transport, C: Connect> Work for Connection<T, C> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        loop {
+            match self {
+                Self::H1(connection) => {
+                    let ended = std::task::ready!(connection.poll_without_shutdown(cx));
+                    let Self::H1(connection) = std::mem::replace(self, Self::Over) else {
+                        return Poll::Ready(Outcome::Internal);
+                    };
+                    let parts = connection.into_parts();
+                    let client = parts.io.into_inner();
+                    if let Err(error) = ended {
+                        *self = Self::Ending(Box::new(client));
+                        return Poll::Ready(of_error(&error));
+                    }
+                    if parts.service.0.tunnel.borrow().is_some() {
+                        let client = Rewind::new(parts.read_buf.to_vec(), client);
+                        *self = Self::Changed(Box::new(client));
+                        return Poll::Ready(Outcome::Closed);
+                    }
+                    *self = Self::Ending(Box::new(client));
+                }
+                Self::H2(connection) => {
+                    let ended = std::task::ready!(connection.as_mut().poll(cx));
+                    return Poll::Ready(ended.err().map_or(Outcome::Closed, |e| of_error(&e)));
+                }
+                Self::Ending(gate) => {
+                    // One that has gone hears nothing.
+                    let _ = std::task::ready!(std::pin::pin!(gate.shutdown()).poll(cx));
+                    return Poll::Ready(Outcome::Closed);
+                }
+                Self::Changed(_) | Self::Over => return Poll::Ready(Outcome::Closed),
+            }
+        }
+    }
+
+    fn wind_up(&mut self) {
+        match self {
+            Self::H1(connection) => Pin::new(connection.as_mut()).graceful_shutdown(),
+            Self::H2(connection) => connection.as_mut().graceful_shutdown(),
+            Self::Ending(_) | Self::Changed(_) | Self::Over => {}
+        }
+    }
+}
+
+/// Whose doing the end of a client's connection is.
+fn of_error(error: &hyper::Error) -> Outcome {
+    tracing::debug!(%error, "a client's connection ended");
+    if error.is_parse() || error.is_parse_too_large() || error.is_parse_status() {
+        Outcome::RequestRefused
+    } else {
+        Outcome::ClientReset
+    }
+}
+
+/// What becomes of a connection after an upgrade.
+struct Carried(LocalBoxFuture<'static, ()>);
+
+impl Work for Carried {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        self.0.poll_unpin(cx).map(|()| Outcome::Closed)
+    }
+
+    fn wind_up(&mut self) {
+        // Nobody here knows the words of what is spoken in it.
+    }
+}
+
+/// Answers the requests of a connection.
+struct Exchanges<C>(Rc<Desk<C>>);
+
+impl<C: Connect> Service<Request<Incoming>> for Exchanges<C> {
+    type Response = Response<Reply>;
+    type Error = Infallible;
+    type Future = LocalBoxFuture<'static, Result<Response<Reply>, Infallible>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        Box::pin(exchange(Rc::clone(&self.0), request).map(Ok))
+    }
+}
