@@ -43,7 +43,7 @@ fn requests_pass_over_every_pair_of_protocols() {
     {
         let (mut scene, origin) = scene(protocols);
         for (flag, client, via) in CLIENTS {
-            let lies = [
+            let claims = [
                 "X-Forwarded-For: 10.0.0.1",
                 "X-Real-IP: 10.0.0.1",
                 "Forwarded: for=10.0.0.1",
@@ -54,12 +54,12 @@ fn requests_pass_over_every_pair_of_protocols() {
                 "Via: 1.0 other",
             ];
             // HTTP/2 knows no Connection, and curl would not send it.
-            let lies = lies.iter().filter(|lie| client != "h2" || !lie.contains("X-Own"));
-            let lies: Vec<&str> = lies.flat_map(|lie| ["-H", lie]).collect();
+            let claims = claims.iter().filter(|claim| client != "h2" || !claim.contains("X-Own"));
+            let claims: Vec<&str> = claims.flat_map(|claim| ["-H", claim]).collect();
             let told = said(&curl(
                 &scene,
                 "a.apps.test/told?secret=1",
-                &[&[flag, "-D-"][..], &lies].concat(),
+                &[&[flag, "-D-"][..], &claims].concat(),
             ));
             let port = scene.address().port();
             let (head, body) = told.split_once("\r\n\r\n").unwrap();

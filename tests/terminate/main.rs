@@ -11,10 +11,13 @@
 #[allow(dead_code, reason = "the tests of the process use the rest")]
 mod daemon;
 
+mod ambiguous;
 mod certificates;
+mod ends;
 mod handshakes;
 mod http;
 mod origin;
+mod streams;
 mod support;
 mod tcp;
 mod zones;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -109,7 +110,7 @@ async fn answer(request: Request<Incoming>) -> Result<Answer, hyper::Error> {
             let version = format!("{:?}", request.version());
             let mut told = format!("{version} {} {}\n", request.method(), request.uri());
             for (name, value) in request.headers() {
-                told += &format!("{name}: {}\n", value.to_str().unwrap());
+                let _ = writeln!(told, "{name}: {}", value.to_str().unwrap());
             }
             let mut response = page(told.into());
             let headers = response.headers_mut();

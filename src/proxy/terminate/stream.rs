@@ -91,6 +91,10 @@ impl<T: Transport> Transport for Rewind<T> {
         // What was read before would be passed over.
         None
     }
+
+    fn says_goodbye(&self) -> bool {
+        self.stream.says_goodbye()
+    }
 }
 
 /// The client's side of a session whose TLS is ended here.

@@ -13,7 +13,7 @@ use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::Instant;
 
 use crate::outcome::Outcome;
-use crate::proxy::engine::deadlines::Deadline;
+use crate::proxy::engine::deadlines::{Deadline, Deadlines};
 use crate::proxy::terminate::http::desk::Line;
 
 /// Why a body ended before its end.
@@ -38,7 +38,8 @@ pub struct Pace {
 
 /// The body of a request, on its way to the backend.
 pub(crate) struct Upload {
-    body: Incoming,
+    /// None, if there is nothing in it.
+    body: Option<Incoming>,
     line: Rc<Line>,
     patience: Option<Patience>,
 }
@@ -80,10 +81,15 @@ impl Patience {
 
 impl Upload {
     /// A body that must come at a pace, if one is given, until its backend has answered.
-    pub(crate) fn new(body: Incoming, line: Rc<Line>, pace: Option<(Pace, Deadline)>) -> Self {
-        let patience = pace.map(|(pace, timer)| Patience {
+    pub(crate) fn new(
+        body: Option<Incoming>,
+        line: Rc<Line>,
+        pace: Option<(Pace, &Deadlines)>,
+    ) -> Self {
+        let body = body.filter(|body| !body.is_end_stream());
+        let patience = pace.filter(|_| body.is_some()).map(|(pace, deadlines)| Patience {
             pace,
-            timer,
+            timer: deadlines.unset(),
             waited: Duration::ZERO,
             since: None,
             bytes: 0,
@@ -101,7 +107,8 @@ impl Body for Upload {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = &mut *self;
-        match Pin::new(&mut this.body).poll_frame(cx) {
+        let Some(body) = &mut this.body else { return Poll::Ready(None) };
+        match Pin::new(body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 let size = frame.data_ref().map_or(0, Bytes::len);
                 this.line.sent(size);
@@ -129,11 +136,11 @@ impl Body for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
     }
 }
 

@@ -53,13 +53,9 @@ impl Crew {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             self.tasks.extend(self.hiring.fresh.borrow_mut().drain(..));
-            match self.tasks.poll_next_unpin(cx) {
-                Poll::Ready(Some(())) => {}
-                Poll::Ready(None) if self.hiring.fresh.borrow().is_empty() => {
-                    return Poll::Ready(());
-                }
-                Poll::Pending if self.hiring.fresh.borrow().is_empty() => return Poll::Pending,
-                Poll::Ready(None) | Poll::Pending => {}
+            let polled = self.tasks.poll_next_unpin(cx);
+            if polled != Poll::Ready(Some(())) && self.hiring.fresh.borrow().is_empty() {
+                return polled.map(drop);
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::header::CONTENT_TYPE;
 use hyper::http::uri::Authority;
 use hyper::{Method, Request, Response, StatusCode, Version};
@@ -89,8 +89,11 @@ async fn pass<C: Connect>(
         .get(CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
     let pace = desk.house.terminal.pace.filter(|_| !is_stream);
-    let pace = pace.map(|pace| (pace, desk.house.deadlines.unset()));
-    let mut request = Request::from_parts(head, Upload::new(body, Rc::clone(line), pace));
+    let pace = pace.map(|pace| (pace, &desk.house.deadlines));
+    // What changes nothing, and has nothing to be sent twice, may be asked again.
+    let is_repeatable = head.method.is_safe() && body.is_end_stream();
+    let upload = |body| Upload::new(body, Rc::clone(line), pace);
+    let mut request = Request::from_parts(head, upload(Some(body)));
     let wanted = Wanted { route, how, name: &desk.name };
     let pool = &desk.house.terminal.pool;
     for attempt in 1..=ATTEMPTS {
@@ -100,17 +103,29 @@ async fn pass<C: Connect>(
             Refusal::Unreached(undialled.outcome)
         })?;
         line.reached(route.backends.get(lease.endpoint));
+        let again = (is_repeatable && !lease.is_fresh).then(|| repeat(&request, upload(None)));
         let answered = lease.send(request, authority).await;
         if lease.is_exclusive() && answered.is_ok() {
             pool.put(wanted, lease);
         }
-        match answered {
-            Ok(response) => return answer(line, response, version),
-            Err(Unanswered::Unsent(again)) => request = *again,
-            Err(Unanswered::Broken(error)) => return Err(unanswered(line, &error)),
+        request = match (answered, again) {
+            (Ok(response), _) => return answer(line, response, version),
+            (Err(Unanswered::Unsent(again)), _) => *again,
+            // It was closed while the request was on its way.
+            (Err(Unanswered::Broken(error)), Some(again)) if !error.is_parse() => again,
+            (Err(Unanswered::Broken(error)), _) => return Err(unanswered(line, &error)),
         }
     }
     Err(Refusal::BadAnswer(Outcome::BackendClosedEarly))
+}
+
+/// The same request, with another body.
+fn repeat(request: &Request<Upload>, body: Upload) -> Request<Upload> {
+    let mut again = Request::new(body);
+    *again.method_mut() = request.method().clone();
+    *again.uri_mut() = request.uri().clone();
+    *again.headers_mut() = request.headers().clone();
+    again
 }
 
 /// Passes a response on.

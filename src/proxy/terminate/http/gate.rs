@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use crate::proxy::engine::socket::Socket;
 use crate::proxy::terminate::http::framing::{Ambiguity, Inspector};
 use crate::proxy::transport::Transport;
 use crate::telemetry::metrics::Moved;
@@ -108,10 +109,24 @@ impl<T: Transport> Gate<T> {
     pub(crate) fn stream(&self) -> &T {
         &self.stream
     }
+}
 
-    /// Makes the coming close a reset.
-    pub(crate) fn reset_on_close(&self) {
+impl<T: Transport> Transport for Gate<T> {
+    fn reset_on_close(&self) {
         self.stream.reset_on_close();
+    }
+
+    fn keep_alive(&self) {
+        self.stream.keep_alive();
+    }
+
+    fn as_socket(&self) -> Option<&Socket> {
+        // What passes is counted.
+        None
+    }
+
+    fn says_goodbye(&self) -> bool {
+        self.stream.says_goodbye()
     }
 }
 

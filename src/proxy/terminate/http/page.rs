@@ -91,8 +91,9 @@ impl Refusal {
     const fn is_last(self) -> bool {
         match self {
             Self::Ambiguous(_) | Self::BadRequest(_) | Self::Slow | Self::Over(_) => true,
-            Self::Misdirected | Self::NotImplemented => false,
-            Self::Unreached(_) | Self::BadAnswer(_) => false,
+            Self::Misdirected | Self::NotImplemented | Self::Unreached(_) | Self::BadAnswer(_) => {
+                false
+            }
         }
     }
 

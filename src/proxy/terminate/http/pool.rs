@@ -81,6 +81,19 @@ struct Waiting {
     since: Instant,
 }
 
+impl Waiting {
+    /// One of HTTP/2 may be lent and wait on.
+    fn share(&self) -> Option<Lease> {
+        match &self.sender {
+            Sender::H1(_) => None,
+            Sender::H2(sender) => {
+                let sender = Sender::H2(sender.clone());
+                Some(Lease { sender, endpoint: self.endpoint, is_fresh: false })
+            }
+        }
+    }
+}
+
 /// The sending end of a connection.
 enum Sender {
     H1(http1::SendRequest<Upload>),
@@ -108,6 +121,8 @@ pub(crate) struct Lease {
     sender: Sender,
     /// The place of its backend among those of the route.
     pub(crate) endpoint: usize,
+    /// Whether nobody has used it before.
+    pub(crate) is_fresh: bool,
 }
 
 /// For whom a connection is wanted.
@@ -174,7 +189,10 @@ impl Pool {
             let (sender, connection) = shaken.map_err(broken)?;
             self.shared.errands.0.spawn(connection.map(drop));
             // Others may share it from here on.
-            self.put(wanted, Lease { sender: Sender::H2(sender.clone()), endpoint });
+            self.put(
+                wanted,
+                Lease { sender: Sender::H2(sender.clone()), endpoint, is_fresh: true },
+            );
             Sender::H2(sender)
         } else {
             let shaken =
@@ -183,7 +201,7 @@ impl Pool {
             self.shared.errands.0.spawn(connection.map(drop));
             Sender::H1(sender)
         };
-        Ok(Lease { sender, endpoint })
+        Ok(Lease { sender, endpoint, is_fresh: true })
     }
 
     fn take(&self, wanted: Wanted<'_>) -> Option<Lease> {
@@ -194,14 +212,12 @@ impl Pool {
         waiting.retain(|one| !one.sender.is_closed() && one.route.leads_like(wanted.route));
         // The one that was used last is the least likely to be closed meanwhile.
         let found = waiting.iter().rposition(|one| one.sender.is_ready());
-        let lease = found.map(|place| match &waiting[place..] {
-            [Waiting { sender: Sender::H2(sender), endpoint, .. }, ..] => {
-                Lease { sender: Sender::H2(sender.clone()), endpoint: *endpoint }
-            }
-            _ => {
+        let lease = found.map(|place| {
+            let shared = waiting.get(place).and_then(Waiting::share);
+            shared.unwrap_or_else(|| {
                 let Waiting { sender, endpoint, .. } = waiting.remove(place);
-                Lease { sender, endpoint }
-            }
+                Lease { sender, endpoint, is_fresh: false }
+            })
         });
         self.shared.count.set(self.shared.count.get() - (before - waiting.len()));
         lease
@@ -215,7 +231,7 @@ impl Pool {
         if waiting.len() >= WAITING || self.shared.count.get() >= WAITING_IN_ALL {
             return;
         }
-        let Lease { sender, endpoint } = lease;
+        let Lease { sender, endpoint, .. } = lease;
         let (route, since) = (Arc::clone(wanted.route), Instant::now());
         waiting.push(Waiting { route, sender, endpoint, since });
         self.shared.count.set(self.shared.count.get() + 1);

@@ -12,7 +12,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
@@ -21,7 +21,6 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use crate::hostname::Hostname;
@@ -93,24 +92,16 @@ pub(in crate::proxy) async fn serve<T: Transport, C: Connect>(
     let gate = Gate::new(client, traffic);
     let mut shift = Shift { desk, crew, entry, draft, timer, told: Moved::default() };
     let mut connection = Connection::new(gate, &shift.desk);
-    let outcome = shift.run(&mut connection).await;
-    if outcome == Outcome::Closed {
-        let tunnel = shift.desk.tunnel.take();
-        if let (Some((backend, line)), Some(client)) = (tunnel, connection.into_client()) {
-            let mut carried = Carried(Box::pin(async move {
-                tunnel::carry(client, backend, &line).await;
-            }));
-            shift.draft.outcome = shift.run(&mut carried).await;
-        } else {
-            shift.draft.outcome = outcome;
-        }
-    } else {
-        connection.break_off();
-        shift.draft.outcome = outcome;
+    let mut outcome = shift.run(&mut connection).await;
+    let tunnel = shift.desk.tunnel.take();
+    let mut client = connection.into_client();
+    if let (Some((backend, line)), Outcome::Closed) = (tunnel, outcome)
+        && let Some(client) = client.take()
+    {
+        let carried = async move { tunnel::carry(client, backend, &line).await };
+        outcome = shift.run(&mut Carried(Box::pin(carried))).await;
     }
-    let Moved { to_backend, to_client, .. } = shift.desk.traffic.moved();
-    shift.draft.to_backend_bytes = to_backend;
-    shift.draft.to_client_bytes = to_client;
+    shift.end(client, outcome).await;
     // The slot is free when everything of the session is gone.
     drop((shift, permit));
 }
@@ -169,6 +160,23 @@ impl<C: Connect> Shift<C> {
         .await
     }
 
+    /// Sees the client off, if hyper has left anything of it.
+    async fn end(&mut self, client: Option<Rewind<Gate<Ended<impl Transport>>>>, outcome: Outcome) {
+        if let Some(client) = client {
+            if matches!(outcome, Outcome::Closed | Outcome::RequestRefused) {
+                // What it has sent beyond its last request must not turn the answer into a reset.
+                self.draft.see_off(client, outcome, &mut self.timer).await;
+            } else {
+                // A reset cannot be taken for the end of a response.
+                client.reset_on_close();
+            }
+        }
+        self.draft.outcome = outcome;
+        let Moved { to_backend, to_client, .. } = self.desk.traffic.moved();
+        self.draft.to_backend_bytes = to_backend;
+        self.draft.to_client_bytes = to_client;
+    }
+
     /// Lets the work and the crew go on until neither can.
     fn poll_all(&mut self, cx: &mut Context<'_>, work: &mut impl Work) -> Poll<Outcome> {
         let worked = work.poll(cx);
@@ -214,16 +222,12 @@ enum Due {
 }
 
 type Io<T> = TokioIo<Gate<Ended<T>>>;
+type Streams<T, C> = http2::Connection<Io<T>, Exchanges<C>, Hiring>;
 
 /// hyper's connection with a client.
 enum Connection<T: Transport, C: Connect> {
     H1(Box<http1::Connection<Io<T>, Exchanges<C>>>),
-    H2(Pin<Box<http2::Connection<Io<T>, Exchanges<C>, Hiring>>>),
-    /// It is done, and says goodbye.
-    Ending(Box<Gate<Ended<T>>>),
-    /// It has become something else.
-    Changed(Box<Rewind<Gate<Ended<T>>>>),
-    Over,
+    H2(Pin<Box<Streams<T, C>>>),
 }
 
 impl<T: Transport, C: Connect> Connection<T, C> {
@@ -245,70 +249,36 @@ impl<T: Transport, C: Connect> Connection<T, C> {
         }
         let mut builder = http1::Builder::new();
         // The time of a head is ours to watch: hyper's timers would have to leave the thread.
-        builder.header_read_timeout(None).max_buf_size(MAX_HEAD).pipeline_flush(true);
+        builder.header_read_timeout(None).max_buf_size(MAX_HEAD);
         Self::H1(Box::new(builder.serve_connection(io, exchanges)))
     }
 
-    /// The client's stream after an upgrade, with what it has said since.
+    /// The client's stream after HTTP/1.1, with what it has said since. HTTP/2 says by itself where
+    /// each stream ends, and closes its connection.
     fn into_client(self) -> Option<Rewind<Gate<Ended<T>>>> {
         match self {
-            Self::Changed(client) => Some(*client),
-            _ => None,
-        }
-    }
-
-    /// Makes the end a reset, which a client cannot take for the end of a response.
-    fn break_off(self) {
-        match self {
-            Self::H1(connection) => connection.into_parts().io.inner().reset_on_close(),
-            Self::Ending(gate) => gate.reset_on_close(),
-            // A stream of HTTP/2 says by itself where it ends.
-            Self::H2(_) | Self::Changed(_) | Self::Over => {}
+            Self::H1(connection) => {
+                let parts = connection.into_parts();
+                Some(Rewind::new(parts.read_buf.to_vec(), parts.io.into_inner()))
+            }
+            Self::H2(_) => None,
         }
     }
 }
 
 impl<T: Transport, C: Connect> Work for Connection<T, C> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
-        loop {
-            match self {
-                Self::H1(connection) => {
-                    let ended = std::task::ready!(connection.poll_without_shutdown(cx));
-                    let Self::H1(connection) = std::mem::replace(self, Self::Over) else {
-                        return Poll::Ready(Outcome::Internal);
-                    };
-                    let parts = connection.into_parts();
-                    let client = parts.io.into_inner();
-                    if let Err(error) = ended {
-                        *self = Self::Ending(Box::new(client));
-                        return Poll::Ready(of_error(&error));
-                    }
-                    if parts.service.0.tunnel.borrow().is_some() {
-                        let client = Rewind::new(parts.read_buf.to_vec(), client);
-                        *self = Self::Changed(Box::new(client));
-                        return Poll::Ready(Outcome::Closed);
-                    }
-                    *self = Self::Ending(Box::new(client));
-                }
-                Self::H2(connection) => {
-                    let ended = std::task::ready!(connection.as_mut().poll(cx));
-                    return Poll::Ready(ended.err().map_or(Outcome::Closed, |e| of_error(&e)));
-                }
-                Self::Ending(gate) => {
-                    // One that has gone hears nothing.
-                    let _ = std::task::ready!(std::pin::pin!(gate.shutdown()).poll(cx));
-                    return Poll::Ready(Outcome::Closed);
-                }
-                Self::Changed(_) | Self::Over => return Poll::Ready(Outcome::Closed),
-            }
-        }
+        let ended = match self {
+            Self::H1(connection) => ready!(connection.poll_without_shutdown(cx)),
+            Self::H2(connection) => ready!(connection.as_mut().poll(cx)),
+        };
+        Poll::Ready(ended.err().map_or(Outcome::Closed, |error| of_error(&error)))
     }
 
     fn wind_up(&mut self) {
         match self {
             Self::H1(connection) => Pin::new(connection.as_mut()).graceful_shutdown(),
             Self::H2(connection) => connection.as_mut().graceful_shutdown(),
-            Self::Ending(_) | Self::Changed(_) | Self::Over => {}
         }
     }
 }
