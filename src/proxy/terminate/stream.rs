@@ -118,6 +118,9 @@ impl<T: Transport> Transport for Ended<T> {
     }
 }
 
+/// The backend's end of what was a request once.
+pub(crate) type Tunnel = Box<dyn Both>;
+
 /// The backend's side of it.
 #[derive(Debug)]
 pub enum Opened<B> {
@@ -146,7 +149,7 @@ impl<B: Transport> Opened<B> {
 }
 
 /// Whatever can be read and written.
-trait Both: AsyncRead + AsyncWrite + Unpin {}
+pub(crate) trait Both: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Both for T {}
 

@@ -20,7 +20,7 @@ use prometheus::proto::MetricFamily;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, StatusClass};
 use crate::routing::snapshot::Snapshot;
 use crate::routing::table::Revised;
 use crate::telemetry::almanac::{DAY, HOUR};
@@ -30,7 +30,7 @@ use routes::Book;
 use tally::Sheet;
 
 pub use routes::{OTHER, RouteCounts};
-pub use tally::{AcceptFailure, Moved, StatusClass, Tally, Visit};
+pub use tally::{AcceptFailure, Moved, Tally, Visit};
 
 /// How Prometheus calls the form of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -11,10 +11,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use prometheus::proto::MetricFamily;
 
 use crate::clock::Timestamp;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, StatusClass};
 use crate::routing::snapshot::Snapshot;
 use crate::telemetry::metrics::family::{counter, gauge, unix};
-use crate::telemetry::metrics::tally::StatusClass;
 use crate::telemetry::metrics::{amount, size};
 
 /// The label of all routes without series of their own.

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use crate::outcome::{Outcome, Record};
+use crate::outcome::{Outcome, Record, StatusClass};
 use crate::telemetry::metrics::histogram::{self, Histogram};
 use crate::telemetry::metrics::routes::{Book, Series};
 
@@ -36,61 +36,6 @@ impl AcceptFailure {
             Self::Descriptors => "descriptors",
             Self::Memory => "memory",
             Self::Aborted => "aborted",
-        }
-    }
-}
-
-/// The classes of answers to requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StatusClass {
-    /// 100 to 199: it became something else.
-    Informational,
-    /// 200 to 299.
-    Success,
-    /// 300 to 399.
-    Redirection,
-    /// 400 to 499.
-    ClientError,
-    /// 500 to 599.
-    ServerError,
-    /// No answer was given.
-    None,
-}
-
-impl StatusClass {
-    /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::Informational,
-        Self::Success,
-        Self::Redirection,
-        Self::ClientError,
-        Self::ServerError,
-        Self::None,
-    ];
-
-    /// The class of a status.
-    #[must_use]
-    pub const fn of(status: Option<u16>) -> Self {
-        match status {
-            Some(100..=199) => Self::Informational,
-            Some(200..=299) => Self::Success,
-            Some(300..=399) => Self::Redirection,
-            Some(400..=499) => Self::ClientError,
-            Some(_) => Self::ServerError,
-            None => Self::None,
-        }
-    }
-
-    /// The word that stands for it.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Informational => "1xx",
-            Self::Success => "2xx",
-            Self::Redirection => "3xx",
-            Self::ClientError => "4xx",
-            Self::ServerError => "5xx",
-            Self::None => "none",
         }
     }
 }

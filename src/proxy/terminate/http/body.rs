@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::outcome::Outcome;
 use crate::proxy::engine::deadlines::{Deadline, Deadlines};
-use crate::proxy::terminate::http::desk::Line;
+use crate::proxy::terminate::http::line::Line;
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]

@@ -1,29 +1,23 @@
-//! What the exchanges of one client's connection share, and the line that each of them leaves behind.
+//! What the exchanges of one client's connection share.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use hyper::{Request, Version};
-use tokio::time::Instant;
+use hyper::Request;
+use hyper::http::uri::Authority;
 
-use crate::clock::Timestamp;
-use crate::endpoint::Endpoint;
 use crate::hostname::Hostname;
-use crate::outcome::{Asked, Outcome, Record};
+use crate::outcome::{Outcome, Record};
 use crate::proxy::house::House;
 use crate::proxy::terminate::http::crew::Hiring;
 use crate::proxy::terminate::http::gate::Traffic;
-use crate::proxy::terminate::http::tunnel::Tunnel;
+use crate::proxy::terminate::http::headers::Way;
+use crate::proxy::terminate::http::line::Line;
+use crate::proxy::terminate::stream::Tunnel;
 use crate::routing::route::{Phase, Route};
-use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::metrics::Tally;
 use crate::wire::client_hello::Alpn;
-
-/// How much of a method and a path a record keeps.
-const RECORDED_METHOD: usize = 32;
-const RECORDED_PATH: usize = 512;
 
 /// What the exchanges of one client's connection share.
 pub(crate) struct Desk<C> {
@@ -77,142 +71,18 @@ impl<C> Desk<C> {
 
     /// Begins the line of an exchange.
     pub(crate) fn line<B>(&self, request: &Request<B>) -> Rc<Line> {
-        self.under_way.set(self.under_way.get() + 1);
-        let cut = |text: &str, most: usize| -> Box<str> {
-            text.get(..text.floor_char_boundary(most)).unwrap_or_default().into()
-        };
-        let protocol = match request.version() {
-            Version::HTTP_2 => "h2",
-            Version::HTTP_10 => "http/1.0",
-            _ => "http/1.1",
-        };
-        Rc::new(Line {
-            time: self.house.clock.now(),
-            began: Instant::now(),
-            session: self.session,
-            client: self.client,
-            listener: self.listener,
-            name: self.name.clone(),
-            route: Arc::clone(&self.route.borrow()),
-            endpoint: RefCell::default(),
-            asked: Asked {
-                method: cut(request.method().as_str(), RECORDED_METHOD),
-                path: cut(request.uri().path(), RECORDED_PATH),
-                protocol,
-                status: None,
-            },
-            status: Cell::new(None),
-            first_byte: Cell::new(None),
-            to_backend: Cell::new(0),
-            to_client: Cell::new(0),
-            outcome: Cell::new(None),
-            is_slow: Cell::new(false),
-            under_way: Rc::clone(&self.under_way),
-            traffic: Rc::clone(&self.traffic),
-            log: self.house.log.clone(),
-            tally: Rc::clone(&self.house.tally),
-        })
-    }
-}
-
-/// One exchange: held by whatever belongs to it, and written when the last of these is gone.
-pub(crate) struct Line {
-    time: Timestamp,
-    began: Instant,
-    session: u64,
-    client: SocketAddr,
-    listener: SocketAddr,
-    name: Hostname,
-    route: Arc<Route>,
-    endpoint: RefCell<Option<Endpoint>>,
-    asked: Asked,
-    status: Cell<Option<u16>>,
-    first_byte: Cell<Option<Instant>>,
-    to_backend: Cell<u64>,
-    to_client: Cell<u64>,
-    /// None while it is under way.
-    outcome: Cell<Option<Outcome>>,
-    is_slow: Cell<bool>,
-    under_way: Rc<Cell<usize>>,
-    traffic: Rc<Traffic>,
-    log: AccessLog,
-    tally: Rc<Tally>,
-}
-
-impl Line {
-    /// Which of the route's backends was reached.
-    pub(crate) fn reached(&self, endpoint: Option<&Endpoint>) {
-        *self.endpoint.borrow_mut() = endpoint.cloned();
-    }
-
-    /// An answer goes to the client.
-    pub(crate) fn answered(&self, status: u16) {
-        self.status.set(Some(status));
-        self.first_byte.set(Some(Instant::now()));
-    }
-
-    pub(crate) fn is_answered(&self) -> bool {
-        self.status.get().is_some()
-    }
-
-    pub(crate) fn sent(&self, bytes: usize) {
-        self.to_backend.set(self.to_backend.get() + bytes as u64);
-    }
-
-    pub(crate) fn received(&self, bytes: usize) {
-        self.to_client.set(self.to_client.get() + bytes as u64);
-    }
-
-    /// The whole response was passed on.
-    pub(crate) fn finished(&self) {
-        self.ended(Outcome::Closed);
-    }
-
-    /// One side left before the end.
-    pub(crate) fn broke(&self, outcome: Outcome) {
-        self.ended(outcome);
-    }
-
-    /// The first end is the one that counts.
-    pub(crate) fn ended(&self, outcome: Outcome) {
-        if self.outcome.get().is_none() {
-            self.outcome.set(Some(outcome));
-        }
-    }
-
-    /// How it ended, if it did.
-    pub(crate) fn outcome(&self) -> Option<Outcome> {
-        self.outcome.get()
-    }
-
-    /// The client's body came too slowly.
-    pub(crate) fn is_slow(&self) {
-        self.is_slow.set(true);
-    }
-
-    pub(crate) fn was_slow(&self) -> bool {
-        self.is_slow.get()
-    }
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        self.under_way.set(self.under_way.get().saturating_sub(1));
-        self.traffic.touch();
-        let mut record = Record::new(self.time, self.session, self.client, self.listener);
+        let mut record =
+            Record::new(self.house.clock.now(), self.session, self.client, self.listener);
+        let route = self.route.borrow();
         record.sni = Some(self.name.clone());
-        record.route = Some(Arc::clone(&self.route.id));
-        record.app = self.route.app().cloned();
-        record.endpoint = self.endpoint.take();
-        // Whoever drops it before its end is the client's side: its stream or its connection.
-        record.outcome = self.outcome.get().unwrap_or(Outcome::ClientReset);
-        record.first_byte = self.first_byte.get().map(|at| at - self.began);
-        record.duration = self.began.elapsed();
-        record.to_backend_bytes = self.to_backend.get();
-        record.to_client_bytes = self.to_client.get();
-        let asked = std::mem::take(&mut self.asked);
-        record.asked = Some(Box::new(Asked { status: self.status.get(), ..asked }));
-        self.tally.exchanged(&record);
-        self.log.write(record);
+        record.route = Some(Arc::clone(&route.id));
+        record.app = route.app().cloned();
+        let (log, tally) = (self.house.log.clone(), Rc::clone(&self.house.tally));
+        Rc::new(Line::begin(record, request, &self.under_way, &self.traffic, log, tally))
+    }
+
+    /// The way of a request that names this authority.
+    pub(crate) fn way<'a>(&self, authority: &'a Authority) -> Way<'a> {
+        Way { client: self.client, authority: authority.as_str(), port: self.listener.port() }
     }
 }

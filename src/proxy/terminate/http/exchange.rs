@@ -6,15 +6,17 @@ use std::sync::Arc;
 use hyper::body::{Body, Incoming};
 use hyper::header::CONTENT_TYPE;
 use hyper::http::uri::Authority;
-use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper::{Method, Request, Response};
 
 use crate::outcome::Outcome;
 use crate::proxy::backend::connect::Connect;
-use crate::proxy::terminate::http::body::{Download, Reply, Upload};
-use crate::proxy::terminate::http::desk::{Desk, Line};
-use crate::proxy::terminate::http::headers::{self, Misaddressed, Way};
+use crate::proxy::terminate::http::body::{Reply, Upload};
+use crate::proxy::terminate::http::desk::Desk;
+use crate::proxy::terminate::http::headers::{self, Misaddressed};
+use crate::proxy::terminate::http::line::Line;
 use crate::proxy::terminate::http::page::Refusal;
 use crate::proxy::terminate::http::pool::{Unanswered, Wanted};
+use crate::proxy::terminate::http::respond::{answer, unanswered};
 use crate::proxy::terminate::http::tunnel;
 use crate::routing::route::Route;
 use crate::routing::termination::Termination;
@@ -126,47 +128,4 @@ fn repeat(request: &Request<Upload>, body: Upload) -> Request<Upload> {
     *again.uri_mut() = request.uri().clone();
     *again.headers_mut() = request.headers().clone();
     again
-}
-
-/// Passes a response on.
-pub(crate) fn answer(
-    line: &Rc<Line>,
-    response: Response<Incoming>,
-    version: Version,
-) -> Result<Response<Reply>, Refusal> {
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        // Nobody asked for that.
-        return Err(Refusal::BadAnswer(Outcome::BackendProtocol));
-    }
-    let received = response.version();
-    let (mut head, body) = response.into_parts();
-    headers::to_client(&mut head.headers, received);
-    head.version = version;
-    line.answered(head.status.as_u16());
-    Ok(Response::from_parts(head, Reply::Passed(Download::new(body, Rc::clone(line)))))
-}
-
-/// Whose fault it is that there is no response.
-pub(crate) fn unanswered(line: &Line, error: &hyper::Error) -> Refusal {
-    if line.was_slow() {
-        return Refusal::Slow;
-    }
-    if line.outcome() == Some(Outcome::ClientReset) {
-        return Refusal::BadRequest("its body is broken");
-    }
-    tracing::debug!(%error, "a backend gave no answer");
-    if error.is_parse() {
-        Refusal::BadAnswer(Outcome::BackendProtocol)
-    } else if error.is_incomplete_message() || error.is_closed() {
-        Refusal::BadAnswer(Outcome::BackendClosedEarly)
-    } else {
-        Refusal::BadAnswer(Outcome::BackendReset)
-    }
-}
-
-impl<C> Desk<C> {
-    /// The way of a request that names this authority.
-    pub(crate) fn way<'a>(&self, authority: &'a Authority) -> Way<'a> {
-        Way { client: self.client, authority: authority.as_str(), port: self.listener.port() }
-    }
 }

@@ -22,18 +22,19 @@ use hyper::header::{
 use hyper::http::uri::{Authority, Scheme};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
+use tokio::io::copy_bidirectional_with_sizes;
 
 use crate::outcome::Outcome;
 use crate::proxy::backend::connect::Connect;
 use crate::proxy::terminate::dial::{Dialled, Undialled, dial};
 use crate::proxy::terminate::http::body::Reply;
-use crate::proxy::terminate::http::desk::{Desk, Line};
-use crate::proxy::terminate::http::exchange::{answer, unanswered};
+use crate::proxy::terminate::http::desk::Desk;
 use crate::proxy::terminate::http::framing::MAX_HEAD;
 use crate::proxy::terminate::http::headers;
+use crate::proxy::terminate::http::line::Line;
 use crate::proxy::terminate::http::page::Refusal;
-use crate::proxy::terminate::stream::{Opened, Rewind};
+use crate::proxy::terminate::http::respond::{answer, unanswered};
+use crate::proxy::terminate::stream::{Both, Opened, Rewind, Tunnel};
 use crate::proxy::transport::Transport;
 use crate::routing::route::Route;
 use crate::routing::termination::Termination;
@@ -44,14 +45,6 @@ const WEBSOCKET: &str = "websocket";
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// How much is buffered of each direction: messages are small, and idle tunnels many.
 const BUFFER: usize = 8 * 1024;
-
-/// A stream of bytes to a backend.
-pub(crate) trait Both: AsyncRead + AsyncWrite + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin> Both for T {}
-
-/// The backend's end of an upgrade.
-pub(crate) type Tunnel = Box<dyn Both>;
 
 /// What a backend says to a request for an upgrade.
 enum Said {
