@@ -171,7 +171,7 @@ pub async fn start_on(
     let (fresh, all) = (names.clone(), table.clone());
     control.spawn(async move { fresh.keep_fresh(all, SystemResolver).await });
     let terminating = terminate::Shared::default();
-    keep_certificates(config, &terminating.certificates, &clock, &mut control).await;
+    let first_look = keep_certificates(config, &terminating.certificates, &clock, &mut control);
     if sources == 0 {
         warn!("no source of routes is configured (routes.path): every name is unknown");
     }
@@ -186,11 +186,16 @@ pub async fn start_on(
         metrics: Arc::clone(&metrics),
         reports: reports.clone(),
         readiness: in_life.clone(),
+        certificates: terminating.certificates.clone(),
         started: clock.now(),
         clock: forward,
     };
     let admin = admin_door.map(|door| door.serve(eyes)).transpose().map_err(StartError::Thread)?;
     wait_for_sources(&mut reports, sources).await;
+    if let Some(first_look) = first_look {
+        // Fails only when looking failed, which has been said.
+        let _ = first_look.await;
+    }
     // Before the first client: whoever asks for a route finds whom it trusts.
     let (first, all) = (terminating.trusts.clone(), table.clone());
     let _ = tokio::task::spawn_blocking(move || first.refresh(&all)).await;
@@ -235,22 +240,23 @@ pub async fn start_on(
     })
 }
 
-/// Keeps the certificates of the configured path, if there is one, and waits for the first look.
-async fn keep_certificates(
+/// Keeps the certificates of the configured path, if there is one; tells when they were looked at.
+fn keep_certificates(
     config: &Config,
     certificates: &Certificates,
     clock: &Arc<dyn Clock>,
     control: &mut JoinSet<()>,
-) {
+) -> Option<oneshot::Receiver<()>> {
     if let Some(path) = &config.terminate.certificates {
         let folder = Folder::new(path, provider());
         let (told, is_in) = oneshot::channel();
         control.spawn(folder::keep(folder, certificates.clone(), Arc::clone(clock), told));
-        // Fails only when looking failed, which has been said.
-        let _ = is_in.await;
-    } else if !config.terminate.zones.are_none() {
+        return Some(is_in);
+    }
+    if !config.terminate.zones.are_none() {
         warn!("names may be terminated (terminate.zones), but terminate.certificates names none");
     }
+    None
 }
 
 async fn wait_for_sources(reports: &mut watch::Receiver<Report>, sources: usize) {

@@ -145,3 +145,36 @@ fn a_certificate_is_swapped_under_load_and_no_handshake_fails() {
     assert!(seen.len() > 5, "the clients saw {} certificates", seen.len());
     assert!(count.load(Ordering::SeqCst) > 20);
 }
+
+#[test]
+fn what_ends_soon_and_what_is_wrong_can_be_seen() {
+    let mut scene = serving(|scene| {
+        let in_days = |days: u64| {
+            // One hour more than whole days, so that a slow test sees the same.
+            let more = std::time::Duration::from_secs(days * 86_400 + 3_600);
+            let end = std::time::SystemTime::now() + more;
+            move |params: &mut rcgen::CertificateParams| params.not_after = end.into()
+        };
+        scene.install("soon", &scene.operator.issue_with(&["soon.apps.test"], in_days(5)));
+        scene.install("late", &scene.operator.issue_with(&["late.apps.test"], in_days(50)));
+        let (one, other) = (scene.operator.issue(&["x"]), scene.operator.issue(&["x"]));
+        scene.install("bad", &Leaf { chain: one.chain, key: other.key });
+    });
+    let told = scene.daemon().wait_seen("a certificate ends soon");
+    assert!(told.contains("soon.pem") && told.contains("\"days\":5"), "{told}");
+    scene.daemon().admin();
+    for (state, count) in [("good", 2), ("expired", 0), ("faulty", 1)] {
+        let sample = format!("mse_proxy_certificates{{state=\"{state}\"}}");
+        assert_eq!(scene.daemon().metric(&sample), count, "{state}");
+    }
+    let (_, metrics) = scene.daemon().ask_admin("/metrics").unwrap();
+    assert!(metrics.contains("mse_proxy_certificate_expiry_timestamp_seconds{certificate=\""));
+    let (_, status) = scene.daemon().ask_admin("/status.json").unwrap();
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let certificates = &status["certificates"];
+    assert_eq!((&certificates["good"], &certificates["fault_count"]), (&2.into(), &1.into()));
+    assert_eq!(certificates["nearest"][0]["names"][0], "soon.apps.test");
+    assert_eq!(certificates["nearest"][0]["days"], 5);
+    let fault = certificates["faults"][0].to_string();
+    assert!(fault.contains("bad.pem") && fault.contains("not that of the certificate"), "{fault}");
+}

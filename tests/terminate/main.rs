@@ -20,4 +20,5 @@ mod origin;
 mod streams;
 mod support;
 mod tcp;
+mod tickets;
 mod zones;

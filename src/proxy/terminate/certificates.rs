@@ -35,6 +35,18 @@ struct Set {
 #[derive(Debug, Clone, Default)]
 pub struct Certificates {
     current: Arc<RwLock<Arc<Set>>>,
+    troubles: Arc<Mutex<Vec<Trouble>>>,
+}
+
+/// A file whose certificate cannot answer, or not by what it says now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// Which.
+    pub file: Arc<str>,
+    /// What is wrong.
+    pub why: String,
+    /// Whether its last good certificate stays.
+    pub is_kept: bool,
 }
 
 impl Certificates {
@@ -59,7 +71,18 @@ impl Certificates {
         drop(old);
     }
 
-    /// All of them.
+    /// Tells what is wrong with others, or with what they should become.
+    pub fn tell(&self, troubles: Vec<Trouble>) {
+        *self.troubles.lock().unwrap_or_else(PoisonError::into_inner) = troubles;
+    }
+
+    /// All that is wrong.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<Trouble> {
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// All of them, that which is valid longest first.
     #[must_use]
     pub fn pairs(&self) -> Vec<Arc<Pair>> {
         self.current().pairs.clone()

@@ -18,13 +18,15 @@ use rustls::crypto::CryptoProvider;
 use tracing::{error, info, warn};
 
 use crate::clock::{Clock, Timestamp};
-use crate::proxy::terminate::certificates::Certificates;
+use crate::proxy::terminate::certificates::{Certificates, Trouble};
 use crate::proxy::terminate::pair::{Pair, PairFault};
 use crate::watch::{Stir, Watch};
 
 /// A chain and a key have some kilobytes.
 const MAX_SIZE: u64 = 1 << 20;
-/// How many faults one look writes to the log.
+/// When the log reminds of an end, in days before it. Programs that renew do so 30 days before.
+const REMINDERS: [i64; 4] = [14, 7, 3, 1];
+/// How many faults, or reminders, one look writes to the log.
 const MAX_LOGGED: usize = 50;
 
 /// What is wrong with the certificates of one file, or with the path as a whole.
@@ -58,6 +60,12 @@ pub enum FaultKind {
 impl From<io::Error> for FaultKind {
     fn from(error: io::Error) -> Self {
         Self::Unreadable(Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    }
+}
+
+impl From<Fault> for Trouble {
+    fn from(Fault { file, kind, is_kept }: Fault) -> Self {
+        Self { file, why: kind.to_string(), is_kept }
     }
 }
 
@@ -212,16 +220,16 @@ pub async fn keep(
 ) {
     let stir = Stir::default();
     let mut is_in = Some(is_in);
-    let mut known = HashSet::new();
+    let (mut known, mut reminded) = (HashSet::new(), HashSet::new());
     let (mut watch, mut folder) = (Watch::new(&folder.path, &stir), folder);
     loop {
-        let (certificates, now) = (certificates.clone(), clock.now());
+        let (publishing, now) = (certificates.clone(), clock.now());
         let looked = tokio::task::spawn_blocking(move || {
             let patience = watch.arm();
             if folder.look(now) {
                 let pairs = folder.pairs();
                 info!(certificates = pairs.len(), "certificates were read");
-                certificates.publish(pairs);
+                publishing.publish(pairs);
             }
             (watch, folder, patience)
         });
@@ -232,7 +240,10 @@ pub async fn keep(
                 return error!(%error, "certificates cannot be looked at any more; those that are in stay");
             }
         };
-        tell(&mut known, folder.faults());
+        let troubles: Vec<Trouble> = folder.faults().into_iter().map(Trouble::from).collect();
+        tell(&mut known, &troubles);
+        certificates.tell(troubles);
+        remind(&mut reminded, &certificates.pairs(), clock.now());
         if let Some(is_in) = is_in.take() {
             // Whoever waits may have given up.
             let _ = is_in.send(());
@@ -242,12 +253,12 @@ pub async fn keep(
 }
 
 /// Logs what was not known before.
-fn tell(known: &mut HashSet<String>, faults: Vec<Fault>) {
+fn tell(known: &mut HashSet<String>, troubles: &[Trouble]) {
     let mut now = HashSet::new();
-    for Fault { file, kind, is_kept } in faults {
-        let line = format!("{file}: {kind}");
+    for Trouble { file, why, is_kept } in troubles {
+        let line = format!("{file}: {why}");
         if !known.contains(&line) && now.len() < MAX_LOGGED {
-            warn!(%file, is_kept, "a certificate cannot answer: {kind}");
+            warn!(%file, is_kept, "a certificate cannot answer: {why}");
         }
         now.insert(line);
     }
@@ -256,4 +267,20 @@ fn tell(known: &mut HashSet<String>, faults: Vec<Fault>) {
         info!(mended, left = now.len(), "faults of certificates were mended");
     }
     *known = now;
+}
+
+/// Logs, once at each stage, that the end of a certificate comes near.
+fn remind(reminded: &mut HashSet<(Arc<str>, Timestamp, i64)>, pairs: &[Arc<Pair>], now: Timestamp) {
+    let mut near = HashSet::new();
+    // The nearest ends come last.
+    for pair in pairs.iter().rev() {
+        let left = pair.not_after.duration_since(now).as_hours().div_euclid(24);
+        let Some(stage) = REMINDERS.into_iter().rev().find(|days| left < *days) else { break };
+        let key = (Arc::clone(&pair.file), pair.not_after, stage);
+        if !reminded.contains(&key) && near.len() < MAX_LOGGED {
+            warn!(file = %pair.file, not_after = %pair.not_after, days = left, "a certificate ends soon");
+        }
+        near.insert(key);
+    }
+    *reminded = near;
 }

@@ -81,6 +81,10 @@ pub struct Facts {
     pub dropped_records: u64,
     /// Whether new clients are welcome.
     pub is_ready: bool,
+    /// The certificates that may answer here, by their files, and when they end.
+    pub certificates: Vec<(Arc<str>, Timestamp)>,
+    /// How many files of certificates something is wrong with.
+    pub faulty_certificates: usize,
 }
 
 /// How one source stands.
@@ -163,6 +167,7 @@ impl Metrics {
         self.adopt(&facts.table.snapshot);
         let mut families = self.of_sessions(facts);
         families.extend(of_table(facts));
+        families.extend(of_certificates(facts, self.routes.most()));
         families.extend(self.routes.families(&facts.table.snapshot, facts.now));
         families.push(gauge(
             "mse_proxy_build_info",
@@ -250,6 +255,32 @@ impl Metrics {
         }));
         families
     }
+}
+
+/// The certificates whose end is nearest have series of their own, up to `most`.
+fn of_certificates(facts: &Facts, most: usize) -> Vec<MetricFamily> {
+    let mut ends: Vec<_> = facts.certificates.iter().collect();
+    ends.sort_unstable_by_key(|(file, end)| (*end, Arc::clone(file)));
+    let good = facts.certificates.iter().filter(|(_, end)| *end >= facts.now).count();
+    let states = [
+        ("good", good),
+        ("expired", facts.certificates.len() - good),
+        ("faulty", facts.faulty_certificates),
+    ];
+    vec![
+        gauge(
+            "mse_proxy_certificates",
+            "Certificates for terminated names; of faulty ones the last good one may still answer.",
+            states.map(|(state, count)| (vec![("state", state)], size(count))),
+        ),
+        gauge(
+            "mse_proxy_certificate_expiry_timestamp_seconds",
+            "When a certificate for terminated names ends, for those whose end is nearest.",
+            ends.into_iter()
+                .take(most)
+                .map(|(file, end)| (vec![("certificate", &**file)], family::unix(*end))),
+        ),
+    ]
 }
 
 fn of_table(facts: &Facts) -> Vec<MetricFamily> {
