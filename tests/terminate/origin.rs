@@ -48,7 +48,8 @@ impl Origin {
                         let (io, service) = (TokioIo::new(tls), service_fn(answer));
                         // Clients that leave are no matter.
                         if is_h2 {
-                            let server = http2::Builder::new(TokioExecutor::new());
+                            let mut server = http2::Builder::new(TokioExecutor::new());
+                            server.enable_connect_protocol();
                             let _ = server.serve_connection(io, service).await;
                         } else {
                             let _ = http1::Builder::new().serve_connection(io, service).await;
@@ -68,7 +69,21 @@ impl Origin {
 
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
-async fn answer(request: Request<Incoming>) -> Result<Answer, hyper::Error> {
+async fn answer(mut request: Request<Incoming>) -> Result<Answer, hyper::Error> {
+    if request.extensions().get::<hyper::ext::Protocol>().is_some() {
+        // Extended CONNECT: bytes go back as they come.
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let Ok(upgraded) = upgrade.await else { return };
+            let (mut read, mut write) = tokio::io::split(TokioIo::new(upgraded));
+            let _ = tokio::io::copy(&mut read, &mut write).await;
+            let _ = tokio::io::AsyncWriteExt::shutdown(&mut write).await;
+        });
+        return Ok(Response::builder()
+            .header("x-path", request.uri().path())
+            .body(full(Bytes::new()))
+            .unwrap());
+    }
     let path = request.uri().path().to_owned();
     let words: Vec<&str> = path.trim_matches('/').split('/').collect();
     Ok(match words.as_slice() {

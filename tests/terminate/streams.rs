@@ -1,12 +1,12 @@
 //! What real clients of other languages do: WebSocket, gRPC, httpx, HTTP/2 without manners.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
-use crate::daemon::route;
+use crate::daemon::{route, until};
 use crate::origin::Origin;
-use crate::support::{Leaf, Scene, text};
+use crate::support::{Leaf, Scene, say, shown as shown_by, text};
 
 /// Debian's Python, for which Debian's packages are.
 const PYTHON: &str = "/usr/bin/python3";
@@ -89,6 +89,68 @@ fn a_websocket_passes_over_http_2_to_a_backend_of_http_1() {
     let request = scene.daemon().record();
     assert_eq!((&request["status"], &request["method"]), (&200.into(), &"CONNECT".into()));
     assert_eq!(request["outcome"], "closed");
+}
+
+#[test]
+fn a_websocket_passes_over_http_1_to_a_backend_that_speaks_http_2_alone() {
+    let mut scene = Scene::new();
+    scene.install("a", &scene.operator.issue(&["a.apps.test"]));
+    let origin = Origin::start(scene.platform.issue(&["a.apps.test"]).server(), &["h2"]);
+    scene.serve(&route("a.apps.test", origin.address, &scene.terminating("")));
+    let mut tls = scene.connect("a.apps.test").unwrap();
+    let head = "GET /live HTTP/1.1\r\nHost: a.apps.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    tls.write_all(head.as_bytes()).unwrap();
+    let mut heard = Vec::new();
+    let mut byte = [0];
+    while !heard.ends_with(b"\r\n\r\n") {
+        tls.read_exact(&mut byte).unwrap();
+        heard.push(byte[0]);
+    }
+    let heard = String::from_utf8(heard).unwrap();
+    assert!(heard.starts_with("HTTP/1.1 101 "), "{heard}");
+    for line in [
+        "sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
+        "upgrade: websocket",
+        "x-path: /live",
+    ] {
+        assert!(heard.contains(line), "{heard}");
+    }
+    assert_eq!(say(tls, b"any bytes"), b"any bytes");
+    let record = scene.daemon().record();
+    assert_eq!((&record["outcome"], &record["status"]), (&"closed".into(), &101.into()));
+}
+
+#[test]
+fn a_browser_talks_through_it() {
+    let (mut scene, _server) = scene_before("websocket.py");
+    let shown = scene.operator.issue(&["a.apps.test"]);
+    scene.install("a", &shown);
+    until("it answers with that", || {
+        scene.connect("a.apps.test").is_ok_and(|tls| shown_by(&tls) == shown.der())
+    });
+    let profile = tempfile::tempdir().unwrap();
+    let port = scene.address().port();
+    let pinned = shown.pin_base64();
+    let output = Command::new("timeout")
+        .args(["-k", "5", "120", "chromium", "--headless", "--no-sandbox", "--disable-gpu"])
+        .args(["--disable-dev-shm-usage", "--no-first-run", "--enable-logging=stderr"])
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .arg("--host-resolver-rules=MAP a.apps.test 127.0.0.1")
+        // It knows no authority of this test: this one key, and no other, may be shown.
+        .arg(format!("--ignore-certificate-errors-spki-list={pinned}"))
+        .args(["--dump-dom", &format!("https://a.apps.test:{port}/page")])
+        .env("HOME", profile.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let (page, log) = (said(&output), String::from_utf8_lossy(&output.stderr));
+    assert!(page.contains("heard: from a browser (chat)"), "{page} {log}");
+    let records: Vec<_> = std::iter::from_fn(|| Some(scene.daemon().record()))
+        .take_while(|record| record["path"] != "/live")
+        .collect();
+    let of_page = records.iter().find(|record| record["path"] == "/page").unwrap();
+    assert_eq!((&of_page["protocol"], &of_page["status"]), (&"h2".into(), &200.into()));
 }
 
 #[test]

@@ -81,14 +81,25 @@ impl Leaf {
             .unwrap()
     }
 
-    /// Its digest as a route pins it.
-    pub(crate) fn pin(&self) -> String {
+    /// The digest of its key.
+    fn key_digest(&self) -> KeyDigest {
         use x509_parser::prelude::{FromDer, X509Certificate};
         let der = self.der();
         let (_, certificate) = X509Certificate::from_der(&der).unwrap();
         let key = certificate.tbs_certificate.subject_pki.raw;
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key);
-        KeyDigest(digest.as_ref().try_into().unwrap()).to_string()
+        KeyDigest(digest.as_ref().try_into().unwrap())
+    }
+
+    /// The same as a route pins it.
+    pub(crate) fn pin(&self) -> String {
+        self.key_digest().to_string()
+    }
+
+    /// The same as browsers are told it.
+    pub(crate) fn pin_base64(&self) -> String {
+        let output = run("openssl", &["base64", "-A"], &self.key_digest().0);
+        String::from_utf8(output.stdout).unwrap()
     }
 }
 

@@ -163,6 +163,7 @@ fn of_alert(alert: AlertDescription) -> &'static str {
         AlertDescription::InternalError => "internal_error",
         AlertDescription::UnrecognisedName => "unrecognized_name",
         AlertDescription::CertificateRequired => "certificate_required",
+        AlertDescription::NoApplicationProtocol => "no_application_protocol",
         _ => "other_alert",
     }
 }

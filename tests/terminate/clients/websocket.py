@@ -1,13 +1,24 @@
-"""A WebSocket server, or a client that talks with one through the proxy.
+"""A WebSocket server with a page for browsers, or a client that talks with one through the proxy.
 
 websocket.py serve CERTIFICATE KEY         prints its port; says back whatever it hears
 websocket.py talk HOST PORT CA             says things and expects them back
 """
 import asyncio
+import http
 import ssl
 import sys
 
 import websockets
+
+PAGE = b"""<!doctype html><body><p id="heard">nothing</p><img src="/once-seen"><script>
+const socket = new WebSocket("wss://" + location.host + "/live", "chat");
+socket.onopen = () => socket.send("from a browser");
+socket.onmessage = (event) => {
+    if (event.data === "seen") return;
+    document.getElementById("heard").textContent = "heard: " + event.data + " (" + socket.protocol + ")";
+    socket.send("seen");
+};
+</script></body>"""
 
 
 async def serve(certificate, key):
@@ -15,15 +26,27 @@ async def serve(certificate, key):
     context.load_cert_chain(certificate, key)
     context.set_alpn_protocols(["http/1.1"])
 
+    seen = asyncio.Event()
+
+    async def page(path, headers):
+        if path == "/page":
+            return http.HTTPStatus.OK, [("Content-Type", "text/html")], PAGE
+        if path == "/once-seen":
+            # The browser's page is loaded when this is, and not before the socket has spoken.
+            await asyncio.wait_for(seen.wait(), 60)
+            return http.HTTPStatus.NO_CONTENT, [], b""
+
     async def say_back(socket, path):
         assert "mse-proxy" in socket.request_headers["Via"], socket.request_headers
         async for message in socket:
             await socket.send(message)
+            if message == "seen":
+                seen.set()
             if message == "bye":
                 return
 
     async with websockets.serve(say_back, "127.0.0.1", 0, ssl=context, max_size=None,
-                                subprotocols=["chat"]) as server:
+                                subprotocols=["chat"], process_request=page) as server:
         print(server.sockets[0].getsockname()[1], flush=True)
         await asyncio.Future()
 
