@@ -16,6 +16,7 @@ mod certificates;
 mod ends;
 mod handshakes;
 mod http;
+mod load;
 mod origin;
 mod streams;
 mod support;
