@@ -490,6 +490,35 @@ impl Record {
     }
 }
 
+/// Why a handshake of ours fails, in one word each: what the client said in an alert, and what we
+/// found. `other` stands for all else.
+pub const HANDSHAKE_REASONS: [&str; 24] = [
+    "close_notify",
+    "user_canceled",
+    "unknown_ca",
+    "bad_certificate",
+    "certificate_unknown",
+    "certificate_expired_alert",
+    "handshake_failure",
+    "protocol_version",
+    "decrypt_error",
+    "internal_error",
+    "other_alert",
+    "eof",
+    "io",
+    "no_client_certificate",
+    "certificate_expired",
+    "certificate_of_unknown_issuer",
+    "certificate_for_other_name",
+    "certificate_invalid",
+    "no_shared_protocol",
+    "incompatible",
+    "misbehaved",
+    "malformed",
+    "failed",
+    "other",
+];
+
 /// The classes of answers to requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StatusClass {

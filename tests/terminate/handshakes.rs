@@ -132,6 +132,9 @@ fn a_client_with_whom_there_is_no_agreement_is_told_so() {
     // It does not trust the operator.
     connect(scene.address(), "a.apps.test", scene.platform.client()).unwrap_err();
     assert_eq!(scene.ended(), ("handshake_failed".into(), Some("unknown_ca".into())));
+    scene.daemon().admin();
+    let unknown_ca = "mse_proxy_handshake_failures_total{reason=\"unknown_ca\"}";
+    assert_eq!(scene.daemon().metric(unknown_ca), 1);
     // It speaks nothing that the route offers.
     let mut odd = scene.operator.client();
     odd.alpn_protocols = vec![b"acme-tls/1".to_vec()];

@@ -20,7 +20,7 @@ use prometheus::proto::MetricFamily;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::outcome::{Outcome, StatusClass};
+use crate::outcome::{HANDSHAKE_REASONS, Outcome, StatusClass};
 use crate::routing::snapshot::Snapshot;
 use crate::routing::table::Revised;
 use crate::telemetry::almanac::{DAY, HOUR};
@@ -204,6 +204,14 @@ impl Metrics {
                 StatusClass::ALL.map(|class| {
                     let count = sheets.iter().map(|sheet| sheet.requests(class)).sum();
                     (vec![("class", class.word())], amount(count))
+                }),
+            ),
+            counter(
+                "mse_proxy_handshake_failures_total",
+                "Handshakes with clients that failed, by the client's alert or by what was wrong.",
+                HANDSHAKE_REASONS.iter().enumerate().map(|(place, reason)| {
+                    let count = sheets.iter().map(|sheet| sheet.handshake_failures(place)).sum();
+                    (vec![("reason", *reason)], amount(count))
                 }),
             ),
             gauge(
