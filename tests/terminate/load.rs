@@ -61,7 +61,9 @@ fn no_request_and_no_sealed_session_fails_while_certificates_and_routes_change()
         streams.join().unwrap();
         requests.join().unwrap();
         is_over.store(true, Ordering::SeqCst);
-        clients.into_iter().for_each(|client| client.join().unwrap());
+        for client in clients {
+            client.join().unwrap();
+        }
     });
     assert!(passed.load(Ordering::SeqCst) > 10);
 }

@@ -98,9 +98,9 @@ fn a_websocket_passes_over_http_1_to_a_backend_that_speaks_http_2_alone() {
     let origin = Origin::start(scene.platform.issue(&["a.apps.test"]).server(), &["h2"]);
     scene.serve(&route("a.apps.test", origin.address, &scene.terminating("")));
     let mut tls = scene.connect("a.apps.test").unwrap();
-    let head = "GET /live HTTP/1.1\r\nHost: a.apps.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    let asking = "GET /live HTTP/1.1\r\nHost: a.apps.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    tls.write_all(head.as_bytes()).unwrap();
+    tls.write_all(asking.as_bytes()).unwrap();
     let mut heard = Vec::new();
     let mut byte = [0];
     while !heard.ends_with(b"\r\n\r\n") {

@@ -41,6 +41,8 @@ pub(crate) struct Desk<C> {
     pub(crate) traffic: Rc<Traffic>,
     /// How many exchanges are under way.
     pub(crate) under_way: Rc<Cell<usize>>,
+    /// The way of the last request.
+    pub(crate) way: RefCell<Option<(Authority, Rc<Way>)>>,
     /// Whether no further request is wanted.
     pub(crate) is_closing: Cell<bool>,
     /// The other end, once the client's HTTP/1.1 connection has become something else.
@@ -82,7 +84,15 @@ impl<C> Desk<C> {
     }
 
     /// The way of a request that names this authority.
-    pub(crate) fn way<'a>(&self, authority: &'a Authority) -> Way<'a> {
-        Way { client: self.client, authority: authority.as_str(), port: self.listener.port() }
+    pub(crate) fn way(&self, authority: &Authority) -> Rc<Way> {
+        let mut last = self.way.borrow_mut();
+        if let Some((known, way)) = &*last
+            && known.as_str() == authority.as_str()
+        {
+            return Rc::clone(way);
+        }
+        let way = Rc::new(Way::new(self.client, authority.as_str(), self.listener.port()));
+        *last = Some((authority.clone(), Rc::clone(&way)));
+        way
     }
 }

@@ -84,7 +84,7 @@ async fn pass<C: Connect>(
 ) -> Result<Response<Reply>, Refusal> {
     let version = request.version();
     let (mut head, body) = request.into_parts();
-    headers::to_backend(&mut head.headers, version, desk.way(authority));
+    headers::to_backend(&mut head.headers, version, &desk.way(authority));
     // A stream of messages may pause for as long as it likes.
     let is_stream = head
         .headers

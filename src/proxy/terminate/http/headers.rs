@@ -14,7 +14,7 @@ use hyper::{Request, Version};
 
 use crate::hostname::Hostname;
 
-/// Our name in `Via` and `Proxy-Status`.
+/// Our name in `Proxy-Status`, and in `Via` below.
 pub(crate) const PSEUDONYM: &str = "mse-proxy";
 
 /// Headers of one connection, whether `Connection` names them or not.
@@ -28,17 +28,17 @@ const HOP_BY_HOP: [HeaderName; 7] = [
     UPGRADE,
 ];
 
-/// What says who a client is. Only we know.
-const WHO: [&str; 9] = [
-    "forwarded",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-proto",
-    "x-forwarded-server",
-    "x-forwarded-ssl",
-    "x-real-ip",
-    "x-client-ip",
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// What others say of who a client is, beside what we say ourselves. Only we know.
+const WHO: [HeaderName; 4] = [
+    HeaderName::from_static("x-forwarded-server"),
+    HeaderName::from_static("x-forwarded-ssl"),
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("x-client-ip"),
 ];
 
 /// Takes out what concerns one connection alone.
@@ -68,19 +68,40 @@ pub(crate) fn upgrade(request: &HeaderMap) -> Option<HeaderValue> {
     request.get(UPGRADE).filter(|_| is_asked).cloned()
 }
 
-/// From whom a request comes, and by which way.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Way<'a> {
-    /// The client.
-    pub(crate) client: SocketAddr,
-    /// The name and port that it asked for.
-    pub(crate) authority: &'a str,
-    /// Our port.
-    pub(crate) port: u16,
+/// From whom requests come, and by which way: what is told of it to the backend. Most requests of a
+/// connection have the same.
+#[derive(Debug)]
+pub(crate) struct Way {
+    forwarded: HeaderValue,
+    client: HeaderValue,
+    host: HeaderValue,
+    port: HeaderValue,
+}
+
+impl Way {
+    /// The way of a client that asks this authority at this port of ours.
+    pub(crate) fn new(client: SocketAddr, authority: &str, port: u16) -> Self {
+        let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+        let ip = client.ip().to_canonical();
+        let node = match ip {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("\"[{ip}]\""),
+        };
+        // An authority has no letter that a header could not have.
+        let value = |text: &str| {
+            HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+        };
+        Self {
+            forwarded: value(&format!("for={node};host=\"{authority}\";proto=https")),
+            client: value(&ip.to_string()),
+            host: value(host),
+            port: value(&port.to_string()),
+        }
+    }
 }
 
 /// Makes the headers of a request fit for the backend.
-pub(crate) fn to_backend(headers: &mut HeaderMap, version: Version, way: Way<'_>) {
+pub(crate) fn to_backend(headers: &mut HeaderMap, version: Version, way: &Way) {
     let takes_trailers = headers
         .get_all(TE)
         .iter()
@@ -91,28 +112,17 @@ pub(crate) fn to_backend(headers: &mut HeaderMap, version: Version, way: Way<'_>
     headers.remove(TE);
     // We have told the client to go on, or will when its body is asked for.
     headers.remove(EXPECT);
-    for name in WHO {
+    for name in &WHO {
         headers.remove(name);
     }
     if takes_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    let Way { client, authority, port } = way;
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
-    let ip = client.ip().to_canonical();
-    let node = match ip {
-        IpAddr::V4(ip) => ip.to_string(),
-        IpAddr::V6(ip) => format!("\"[{ip}]\""),
-    };
-    for (name, value) in [
-        (FORWARDED.as_str(), format!("for={node};host=\"{authority}\";proto=https")),
-        ("x-forwarded-for", ip.to_string()),
-        ("x-forwarded-host", host.to_owned()),
-        ("x-forwarded-port", port.to_string()),
-        ("x-forwarded-proto", "https".to_owned()),
-    ] {
-        set(headers, name, &value);
-    }
+    headers.insert(FORWARDED, way.forwarded.clone());
+    headers.insert(X_FORWARDED_FOR, way.client.clone());
+    headers.insert(X_FORWARDED_HOST, way.host.clone());
+    headers.insert(X_FORWARDED_PORT, way.port.clone());
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
     add_via(headers, version);
 }
 
@@ -124,21 +134,13 @@ pub(crate) fn to_client(headers: &mut HeaderMap, version: Version) {
     add_via(headers, version);
 }
 
-fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        headers.insert(name, value);
-    }
-}
-
 fn add_via(headers: &mut HeaderMap, version: Version) {
     let received = match version {
-        Version::HTTP_10 => "1.0",
-        Version::HTTP_2 => "2.0",
-        _ => "1.1",
+        Version::HTTP_10 => "1.0 mse-proxy",
+        Version::HTTP_2 => "2.0 mse-proxy",
+        _ => "1.1 mse-proxy",
     };
-    if let Ok(value) = HeaderValue::from_str(&format!("{received} {PSEUDONYM}")) {
-        headers.append(VIA, value);
-    }
+    headers.append(VIA, HeaderValue::from_static(received));
 }
 
 /// Why a request is not for the name whose certificate was shown.
@@ -181,6 +183,19 @@ pub(crate) fn authority<B>(
 mod tests {
     use super::*;
 
+    /// What clients claim about themselves.
+    const CLAIMS: [&str; 9] = [
+        "forwarded",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-port",
+        "x-forwarded-proto",
+        "x-forwarded-server",
+        "x-forwarded-ssl",
+        "x-real-ip",
+        "x-client-ip",
+    ];
+
     fn map(lines: &[(&str, &str)]) -> HeaderMap {
         let pairs = lines.iter().map(|(name, value)| {
             (name.parse::<HeaderName>().unwrap(), value.parse::<HeaderValue>().unwrap())
@@ -219,9 +234,9 @@ mod tests {
             ("authorization", "x"),
         ]
         .map(|(name, value)| (name, value.trim_end_matches(", \u{7f}"))));
-        let way = Way { client: "192.0.2.1:5".parse().unwrap(), authority: "a.test", port: 443 };
-        to_backend(&mut headers, Version::HTTP_11, way);
-        for name in ["forwarded", "via"].into_iter().chain(WHO) {
+        let way = Way::new("192.0.2.1:5".parse().unwrap(), "a.test", 443);
+        to_backend(&mut headers, Version::HTTP_11, &way);
+        for name in CLAIMS.into_iter().chain(["via"]) {
             headers.remove(name);
         }
         let left = [("authorization", "x"), ("cookie", "a=b"), ("host", "a.test")];
@@ -230,7 +245,7 @@ mod tests {
 
     #[test]
     fn nobody_else_says_who_the_client_is() {
-        let lies = WHO.map(|name| (name, "10.0.0.1"));
+        let lies = CLAIMS.map(|name| (name, "10.0.0.1"));
         for (client, ip, node) in [
             ("192.0.2.1:5", "192.0.2.1", "192.0.2.1"),
             ("[::ffff:192.0.2.1]:5", "192.0.2.1", "192.0.2.1"),
@@ -239,9 +254,8 @@ mod tests {
             let mut headers = map(&lies);
             headers.insert("via", HeaderValue::from_static("1.0 other"));
             headers.insert(TE, HeaderValue::from_static("gzip, Trailers"));
-            let client = client.parse().unwrap();
-            let way = Way { client, authority: "a.test:8443", port: 443 };
-            to_backend(&mut headers, Version::HTTP_2, way);
+            let way = Way::new(client.parse().unwrap(), "a.test:8443", 443);
+            to_backend(&mut headers, Version::HTTP_2, &way);
             let expected = [
                 ("forwarded", format!("for={node};host=\"a.test:8443\";proto=https")),
                 ("te", "trailers".into()),

@@ -86,6 +86,7 @@ pub(in crate::proxy) async fn serve<T: Transport, C: Connect>(
         hiring: crew.hiring(),
         traffic: Rc::clone(&traffic),
         under_way: Rc::new(Cell::new(0)),
+        way: RefCell::new(None),
         is_closing: Cell::new(false),
         tunnel: RefCell::new(None),
     });

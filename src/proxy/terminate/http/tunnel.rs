@@ -81,7 +81,7 @@ pub(crate) async fn open<C: Connect>(
     let key = if own { Some(fresh_key()) } else { key };
     let key = key.ok_or(Refusal::BadRequest("it has no Sec-WebSocket-Key"))?;
     let mut headers = request.headers().clone();
-    headers::to_backend(&mut headers, version, desk.way(authority));
+    headers::to_backend(&mut headers, version, &desk.way(authority));
     let ask = Ask { uri: request.uri().clone(), headers, key: key.clone(), authority };
     let said = ask.of_backend(desk, line, route, how).await?;
     let (mut headers, tunnel) = match said {
