@@ -97,21 +97,25 @@ impl Set {
     fn new(mut pairs: Vec<Arc<Pair>>) -> Self {
         // Then those of one name come in this order as well.
         pairs.sort_by_key(|pair| std::cmp::Reverse(pair.not_after));
-        let mut set = Self::default();
+        let (mut exact, mut one_label) = (Gathered::default(), Gathered::default());
         for pair in &pairs {
             for pattern in &pair.names {
                 let names = match pattern {
-                    Pattern::Exact(_) => &mut set.exact,
-                    Pattern::OneLabel(_) | Pattern::AnyDepth(_) => &mut set.one_label,
+                    Pattern::Exact(_) => &mut exact,
+                    Pattern::OneLabel(_) | Pattern::AnyDepth(_) => &mut one_label,
                 };
-                let known = names.entry(pattern.name().clone()).or_default();
-                *known = known.iter().chain([pair]).cloned().collect();
+                names.entry(pattern.name().clone()).or_default().push(Arc::clone(pair));
             }
         }
-        set.pairs = pairs;
-        set
+        let few = |gathered: Gathered| {
+            gathered.into_iter().map(|(name, pairs)| (name, Few::from(pairs))).collect()
+        };
+        Self { exact: few(exact), one_label: few(one_label), pairs }
     }
 }
+
+/// The certificates of each name, while a set is made.
+type Gathered = HashMap<Hostname, Vec<Arc<Pair>>, foldhash::fast::RandomState>;
 
 /// By the address of the pair, which is held and therefore nobody else's.
 type Parsed = HashMap<usize, (Arc<Pair>, Arc<CertifiedKey>), foldhash::fast::RandomState>;

@@ -152,8 +152,11 @@ elif case == "websocket":
         if isinstance(event, h2.events.StreamEnded):
             assert heard == b"\x81\x02hi\x88\x02\x03\xe8", heard
             connection.send_data(1, b"", end_stream=True)
+            connection.close_connection()
             send()
             print("talked")
+            while stream.recv(65536):
+                pass
             break
         assert not isinstance(event, h2.events.StreamReset), event
 else:

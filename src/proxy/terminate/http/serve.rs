@@ -181,11 +181,12 @@ impl<C: Connect> Shift<C> {
     /// Lets the work and the crew go on until neither can.
     fn poll_all(&mut self, cx: &mut Context<'_>, work: &mut impl Work) -> Poll<Outcome> {
         let worked = work.poll(cx);
+        // Tasks wake the work through the session's own waker. Also when the work is over: what it
+        // has brought last may be their end.
+        let _ = self.crew.poll(cx);
         if worked.is_ready() {
             return worked;
         }
-        // Tasks wake the work through the session's own waker.
-        let _ = self.crew.poll(cx);
         if self.desk.is_closing.get() {
             // Said during this very turn.
             cx.waker().wake_by_ref();
