@@ -30,11 +30,13 @@ impl<T: Transport, B: Transport> Passage<T, B> {
     }
 
     pub(super) fn end(self, end: End) {
-        let Self { relay, mut draft, .. } = self;
+        let Self { relay, mut draft, entry, .. } = self;
         let relayed = relay.end(end);
         draft.to_backend_bytes = relayed.to_backend;
         draft.to_client_bytes = relayed.to_client;
         draft.first_byte = relayed.first_byte;
         draft.outcome = relayed.into();
+        // Before the record is written: whoever has read it finds the session gone.
+        drop(entry);
     }
 }
