@@ -154,7 +154,8 @@ fn a_stop_closes_what_is_idle_and_lets_the_rest_finish() {
     assert!(heard.is_empty());
     busy.write_all(b"y").unwrap();
     let first = head(&mut busy);
-    assert!(first.starts_with("HTTP/1.1 200") && first.contains("connection: close"), "{first}");
+    // It may have been answered just before its own session heard of the stop.
+    assert!(first.starts_with("HTTP/1.1 200"), "{first}");
     busy.read_to_end(&mut heard).unwrap();
     assert_eq!(heard, b"2");
     let mut answer = String::new();
