@@ -15,21 +15,23 @@
 //! - words: [`hostname`], [`clock`], [`units`], [`nearest`], [`systemd`]; how a path is watched: [`watch`];
 //! - bytes and values without IO: [`endpoint`], [`wire`];
 //! - facts: [`resolve`], [`outcome`] (every way a session ends), [`routing`] (which route a hello
-//!   takes);
+//!   takes), [`store`] (what outlasts the process);
 //! - where routes come from and what the proxy says of itself: [`source`], [`telemetry`];
 //! - reaching out and carrying bytes: [`proxy`];
-//! - putting together: [`reconcile`], [`admin`], [`config`], [`server`], [`cli`].
+//! - putting together: [`reconcile`], [`admin`], [`control`], [`config`], [`server`], [`cli`].
 
 pub mod admin;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod endpoint;
 pub mod hostname;
 pub mod nearest;
 pub mod outcome;
 pub mod proxy;
 pub mod reconcile;
+pub mod registry;
 pub mod resolve;
 pub mod routing;
 pub mod server;

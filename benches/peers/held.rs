@@ -34,7 +34,7 @@ impl Idleness {
     /// How many connections there are at the first look, and at the second.
     fn counts(self) -> (usize, usize) {
         match self {
-            Self::Relayed | Self::Stalled => (200, 1200),
+            Self::Relayed | Self::Stalled => (1000, 4000),
             Self::Blocked => (8, 40),
         }
     }

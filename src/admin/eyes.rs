@@ -8,10 +8,12 @@ use tokio::sync::watch;
 
 use crate::clock::{Clock, Forward, Timestamp};
 use crate::proxy::connections::Ledger;
+use crate::proxy::handover::Loads;
 use crate::proxy::limits::Limits;
 use crate::proxy::terminate::certificates::Certificates;
 use crate::reconcile::Report;
 use crate::routing::table::Table;
+use crate::source::stored;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{Facts, Metrics, SourceFacts};
 
@@ -23,6 +25,9 @@ pub enum Readiness {
         /// How many sources there are.
         sources: usize,
     },
+    /// It takes clients, but its store has not been read since the start: whoever wants a route that
+    /// is kept there is better served elsewhere.
+    Unread,
     /// It takes clients.
     Ready,
     /// It takes no new clients, and live sessions may finish.
@@ -34,7 +39,7 @@ impl Readiness {
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
-            Self::Starting { .. } => "starting",
+            Self::Starting { .. } | Self::Unread => "starting",
             Self::Ready => "ready",
             Self::Draining => "draining",
         }
@@ -50,6 +55,8 @@ pub struct Eyes {
     pub ledger: Arc<Ledger>,
     /// Who may come in.
     pub limits: Arc<Limits>,
+    /// How the sessions are divided among the workers.
+    pub loads: Loads,
     /// Where records go.
     pub log: AccessLog,
     /// What is counted.
@@ -83,6 +90,16 @@ impl Eyes {
                 let told = self.reports.borrow().sources.len();
                 Some(format!("starting: {told} of {sources} sources have told their routes"))
             }
+            Readiness::Unread => {
+                let report = self.reports.borrow();
+                let store = report.sources.iter().find(|source| *source.name == *stored::NAME);
+                let fault = store.and_then(|store| store.faults.first());
+                let why = fault
+                    .map_or_else(|| "no answer yet".to_owned(), |fault| fault.kind.to_string());
+                Some(format!(
+                    "starting: the store was not read yet, other routes are served: {why}"
+                ))
+            }
             Readiness::Draining => Some(match self.ledger.open() {
                 1 => "draining: 1 session is still open".to_owned(),
                 open => format!("draining: {open} sessions are still open"),
@@ -98,6 +115,8 @@ impl Eyes {
             name: Arc::clone(&source.name),
             has_fault: source.has_fault(),
             last_success: source.last_success,
+            conflicts: source.conflicts,
+            revision: source.revision,
         });
         Facts {
             now: self.clock.now(),
@@ -106,6 +125,7 @@ impl Eyes {
             faulty_routes: left_out + report.conflicts.len(),
             sources: sources.collect(),
             sessions_open: self.ledger.open(),
+            worker_sessions: self.loads.each(),
             sessions_limit: self.limits.most(),
             hellos_pending: self.limits.pending(),
             dropped_records: self.log.dropped(),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::report::{Finding, Style, complain, complain_all, print};
+use super::report::{Finding, Voice, complain, complain_all, print};
+use super::words::plural;
 use super::{ConfigArgument, Format, Status};
 use crate::config::Config;
 use crate::proxy::capacity::Machine;
@@ -57,7 +58,8 @@ pub(super) fn read_routes(path: &Path, zones: &Zones) -> (Snapshot, Vec<Finding>
     (snapshot, findings)
 }
 
-pub(super) fn run(arguments: &Arguments, style: Style, format: Format) -> Status {
+pub(super) fn run(arguments: &Arguments, voice: Voice) -> Status {
+    let style = voice.style;
     let (config, mut findings) = match load(arguments.config.config.as_deref(), &Config::default())
     {
         Ok(config) => (config, Vec::new()),
@@ -73,7 +75,7 @@ pub(super) fn run(arguments: &Arguments, style: Style, format: Format) -> Status
     // No faults: the configuration may be meant for another machine.
     let warnings = Machine::look().judge(&config.limits);
     let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
-    match format {
+    match voice.format {
         Format::Json => {
             let faults: Vec<_> = findings.iter().map(Finding::json).collect();
             let all = json!({ "routes": routes, "faults": faults, "warnings": warnings });
@@ -81,9 +83,9 @@ pub(super) fn run(arguments: &Arguments, style: Style, format: Format) -> Status
         }
         Format::Table => {
             for warning in &warnings {
-                complain(&format!("{}: {warning}\n", style.strong("this machine")));
+                complain(&format!("{}: {warning}\n", voice.complaints.strong("this machine")));
             }
-            complain_all(&findings, style);
+            complain_all(&findings, voice.complaints);
             let good = routes.map_or_else(
                 || "no routes were named (--routes PATH, or routes.path)".to_owned(),
                 |count| format!("{count} good {}", plural(count, "route")),
@@ -96,8 +98,4 @@ pub(super) fn run(arguments: &Arguments, style: Style, format: Format) -> Status
         }
     }
     if findings.is_empty() { Status::Done } else { Status::Refused }
-}
-
-pub(super) fn plural(count: usize, noun: &str) -> String {
-    if count == 1 { noun.to_owned() } else { format!("{noun}s") }
 }

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{error, info};
 
-use super::check::plural;
+use super::words::plural;
 use crate::admin::Readiness;
 use crate::server::{self, Vitals};
 use crate::systemd::{self, Notice};
@@ -35,9 +35,10 @@ pub(super) fn keep_told(vitals: &Vitals) -> JoinSet<()> {
 async fn tell_status(mut vitals: Vitals) {
     let mut told = String::new();
     loop {
-        let stops = *vitals.readiness.borrow_and_update() == Readiness::Draining;
+        let readiness = *vitals.readiness.borrow_and_update();
+        let stops = readiness == Readiness::Draining;
         let mut notices = Vec::new();
-        let line = status(&vitals, stops);
+        let line = status(&vitals, readiness);
         if line != told {
             told.clone_from(&line);
             notices.push(Notice::Status(line));
@@ -58,14 +59,16 @@ async fn tell_status(mut vitals: Vitals) {
     }
 }
 
-fn status(vitals: &Vitals, stops: bool) -> String {
+fn status(vitals: &Vitals, readiness: Readiness) -> String {
     let sessions = vitals.ledger.open();
     let sessions_word = plural(sessions, "session");
-    if stops {
+    if readiness == Readiness::Draining {
         return format!("draining: {sessions} {sessions_word} left");
     }
     let routes = vitals.table.current().snapshot.len();
-    format!("serving: {routes} {}, {sessions} open {sessions_word}", plural(routes, "route"))
+    let without = if readiness == Readiness::Unread { "without its store, " } else { "" };
+    let word = plural(routes, "route");
+    format!("serving: {without}{routes} {word}, {sessions} open {sessions_word}")
 }
 
 async fn feed_watchdog(vitals: Vitals, every: Duration) {

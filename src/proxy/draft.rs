@@ -25,6 +25,10 @@ use crate::telemetry::metrics::{Tally, Visit};
 use crate::wire::alert::Answer;
 use crate::wire::client_hello::{Alpn, ClientHello};
 
+/// How much of a list of protocols a record keeps, in bytes. Real lists have 15; strangers can send
+/// 64 KiB, which neither every live session nor every record in a queue should hold.
+const RECORDED_ALPN: usize = 256;
+
 /// The record in the making, as small as it can be kept; written when it is dropped, however that
 /// comes about.
 pub(super) struct Draft {
@@ -33,11 +37,12 @@ pub(super) struct Draft {
     pub(super) session: u64,
     pub(super) client: SocketAddr,
     pub(super) listener: SocketAddr,
-    pub(super) hello: Option<ClientHello>,
+    pub(super) hello: Option<Shown>,
     pub(super) route: Option<Arc<Route>>,
     /// The place of the backend among those of the route.
     pub(super) endpoint: Option<u16>,
     pub(super) revision: Option<NonZeroU64>,
+    pub(super) store_revision: Option<NonZeroU64>,
     pub(super) hello_took: Option<Took>,
     pub(super) connect_took: Option<Took>,
     pub(super) first_byte: Option<Instant>,
@@ -49,6 +54,21 @@ pub(super) struct Draft {
     pub(super) log: AccessLog,
     pub(super) tally: Rc<Tally>,
     pub(super) visit: Option<Visit>,
+}
+
+/// What a record keeps of a hello.
+pub(super) struct Shown {
+    sni: Option<Hostname>,
+    alpn: Alpn,
+    size: u32,
+    ech: bool,
+}
+
+impl From<ClientHello> for Shown {
+    fn from(hello: ClientHello) -> Self {
+        let ClientHello { sni, alpn, size, ech, .. } = hello;
+        Self { sni, alpn: alpn.shortened(RECORDED_ALPN), size, ech }
+    }
 }
 
 /// How long a step before the relay took, in microseconds. None takes an hour.
@@ -79,6 +99,7 @@ impl Draft {
             route: None,
             endpoint: None,
             revision: None,
+            store_revision: None,
             hello_took: None,
             connect_took: None,
             first_byte: None,
@@ -135,6 +156,11 @@ impl Draft {
         self.hello.as_ref()?.sni.as_ref()
     }
 
+    /// The protocols that it offered, as far as they are kept.
+    pub(super) fn alpn(&self) -> Alpn {
+        self.hello.as_ref().map_or_else(Alpn::default, |hello| hello.alpn.clone())
+    }
+
     fn record(&mut self) -> Record {
         let hello = self.hello.take();
         let route = self.route.take();
@@ -149,6 +175,7 @@ impl Draft {
         record.app = route.as_ref().and_then(|route| route.app().cloned());
         record.route = route.map(|route| Arc::clone(&route.id));
         record.revision = self.revision.map(NonZeroU64::get);
+        record.store_revision = self.store_revision.map(NonZeroU64::get);
         record.outcome = self.outcome;
         record.reason = self.reason;
         record.hello = self.hello_took.map(Duration::from);
@@ -167,15 +194,5 @@ impl Drop for Draft {
         // Counted before it is written: whoever has read a record finds it counted.
         self.tally.ended(&record, self.visit.take());
         self.log.write(record);
-    }
-}
-
-impl From<&Miss> for Outcome {
-    fn from(miss: &Miss) -> Self {
-        match miss {
-            Miss::Unknown => Self::UnknownName,
-            Miss::NotYet(_) => Self::NotYetValid,
-            Miss::Expired(_) => Self::ExpiredName,
-        }
     }
 }

@@ -6,7 +6,7 @@ use crate::proxy::connections::Entry;
 use crate::proxy::draft::Draft;
 use crate::proxy::engine::deadlines::Deadline;
 use crate::proxy::limits::Permit;
-use crate::proxy::relay::copy::{End, Relay};
+use crate::proxy::relay::pump::{End, Relay};
 use crate::proxy::transport::Transport;
 use crate::telemetry::metrics::Moved;
 
@@ -17,7 +17,7 @@ pub(super) struct Passage<T, B> {
     pub(super) told: Moved,
     pub(super) timer: Deadline,
     pub(super) entry: Entry,
-    pub(super) _held: Permit,
+    pub(super) permit: Permit,
     pub(super) draft: Draft,
 }
 
@@ -30,13 +30,13 @@ impl<T: Transport, B: Transport> Passage<T, B> {
     }
 
     pub(super) fn end(self, end: End) {
-        let Self { relay, mut draft, entry, .. } = self;
+        let Self { relay, entry, permit, mut draft, .. } = self;
         let relayed = relay.end(end);
+        // Before the record is written: whoever reads it finds everything given back.
+        drop((entry, permit));
         draft.to_backend_bytes = relayed.to_backend;
         draft.to_client_bytes = relayed.to_client;
         draft.first_byte = relayed.first_byte;
         draft.outcome = relayed.into();
-        // Before the record is written: whoever has read it finds the session gone.
-        drop(entry);
     }
 }

@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -19,10 +19,10 @@ use crate::proxy::connections::Entry;
 use crate::proxy::draft::{Draft, Took};
 use crate::proxy::engine::deadlines::{Deadline, Passed};
 use crate::proxy::house::House;
-use crate::proxy::limits::{Pending, Permit, Slot};
+use crate::proxy::limits::{Permit, Slot};
 use crate::proxy::passage::Passage;
 use crate::proxy::peek::{PeekError, Peeked, peek};
-use crate::proxy::relay::copy::Relay;
+use crate::proxy::relay::pump::Relay;
 use crate::proxy::terminate::journey::{Guest, receive};
 use crate::proxy::transport::Transport;
 use crate::routing::route::Route;
@@ -31,9 +31,6 @@ use crate::wire::client_hello::ClientHello;
 
 /// How often a lookup is repeated because the table changed under it.
 const LOOKUPS: u32 = 16;
-/// How much of a list of protocols a record keeps, in bytes. Real lists have 15; strangers can send
-/// 64 KiB, which neither every live session nor every record in a queue should hold.
-const RECORDED_ALPN: usize = 256;
 
 /// Who came in, and by which slot.
 #[derive(Debug)]
@@ -46,19 +43,12 @@ pub struct Arrival {
     pub slot: Slot,
 }
 
-/// A client on its way to a backend.
-struct Connected<B> {
-    backend: B,
-    prefix: Vec<u8>,
-    permit: Permit,
-}
-
-/// How far a client has come that was not refused.
+/// How far a client has come that was not refused, and the bytes that were read of it.
 enum Travelled<B> {
     /// To the backend, sealed.
-    There(Connected<B>),
+    There(B, Vec<u8>),
     /// As far as it gets: TLS ends here.
-    Here { prefix: Vec<u8>, route: Arc<Route>, permit: Permit },
+    Here(Arc<Route>, Vec<u8>),
 }
 
 /// What becomes of a client after its way.
@@ -67,8 +57,8 @@ enum Arrived<T, B> {
     Not,
     /// It is carried.
     Carried(Box<Passage<T, B>>),
-    /// It is received here. Few are: the others must not hold the place.
-    Received(Pin<Box<dyn Future<Output = ()>>>),
+    /// It is received here, or seen off at once. Few are: the others must not hold the place.
+    Apart(Pin<Box<dyn Future<Output = ()>>>),
 }
 
 /// The stages of a session, a box each, so that nobody holds room for two of them.
@@ -95,7 +85,7 @@ impl<T: Transport, B: Transport, W: Future<Output = Arrived<T, B>>> Future for S
                 }
                 Poll::Ready(())
             }
-            Self::After(Arrived::Received(guest)) => guest.as_mut().poll(cx),
+            Self::After(Arrived::Apart(rest)) => rest.as_mut().poll(cx),
             Self::After(Arrived::Not) | Self::Way(_) => Poll::Ready(()),
         }
     }
@@ -107,95 +97,115 @@ pub fn session<T: Transport, C: Connect>(
     arrival: Arrival,
     house: Rc<House<C>>,
 ) -> impl Future<Output = ()> + 'static {
-    Stage::Way(Box::pin(arrive(client, arrival, house)))
-}
-
-/// Brings a client to where its TLS ends.
-async fn arrive<T: Transport, C: Connect>(
-    mut client: T,
-    arrival: Arrival,
-    house: Rc<House<C>>,
-) -> Arrived<T, C::Stream> {
     let Arrival { client: address, listener, slot } = arrival;
-    let mut draft = Draft::new(address, listener, &house);
-    let mut timer = house.deadlines.unset();
-    let pending = match house.limits.admit(slot, address.ip()) {
-        Ok(pending) => pending,
-        Err((outcome, _slot)) => {
-            draft.refuse(client, outcome, &mut timer).await;
-            return Arrived::Not;
-        }
-    };
-    let mut entry = house.ledger.enter(draft.session);
-    match travel(&mut client, pending, &mut entry, &mut draft, &house, &mut timer).await {
-        Ok(Travelled::There(Connected { backend, prefix, permit })) => {
-            let relay = Relay::new(client, backend, prefix, Rc::clone(&house.idle), &mut timer);
-            let told = Moved::default();
-            Arrived::Carried(Box::new(Passage { relay, told, timer, entry, _held: permit, draft }))
-        }
-        Ok(Travelled::Here { prefix, route, permit }) => {
-            let guest = Guest { client, prefix, route, permit, entry, draft, timer };
-            Arrived::Received(Box::pin(receive(guest, house)))
-        }
-        Err((outcome, _held)) => {
-            draft.refuse(client, outcome, &mut timer).await;
-            Arrived::Not
+    let draft = Draft::new(address, listener, &house);
+    match house.limits.admit(slot, address.ip()) {
+        Ok(permit) => Stage::Way(Box::pin(arrive(client, permit, draft, house))),
+        Err((outcome, slot)) => {
+            let refused = see_off(client, slot, draft, outcome, house);
+            Stage::After(Arrived::Apart(Box::pin(refused)))
         }
     }
 }
 
-/// What a session holds when it is refused: given back only once the client has been seen off.
-type Held = Result<Permit, Pending>;
+/// Refuses a client that is over a limit.
+async fn see_off<T: Transport, C: Connect>(
+    client: T,
+    slot: Slot,
+    mut draft: Draft,
+    outcome: Outcome,
+    house: Rc<House<C>>,
+) {
+    draft.refuse(client, outcome, &mut house.deadlines.unset()).await;
+    // Before the record is written: whoever reads it finds everything given back.
+    drop(slot);
+}
+
+/// Brings a client to where its TLS ends. Written as a block, which keeps what it is given where it
+/// is: an `async fn` has room for it twice.
+fn arrive<T: Transport, C: Connect>(
+    mut client: T,
+    mut permit: Permit,
+    mut draft: Draft,
+    house: Rc<House<C>>,
+) -> impl Future<Output = Arrived<T, C::Stream>> {
+    let mut timer = house.deadlines.unset();
+    let mut entry = house.ledger.enter(draft.session);
+    async move {
+        match travel(&mut client, &mut permit, &mut entry, &mut draft, &house, &mut timer).await {
+            Ok(Travelled::There(backend, prefix)) => {
+                let relay = Relay::new(client, backend, prefix, Rc::clone(&house.idle), &mut timer);
+                let told = Moved::default();
+                Arrived::Carried(Box::new(Passage { relay, told, timer, entry, permit, draft }))
+            }
+            Ok(Travelled::Here(route, prefix)) => {
+                let guest = Guest { client, prefix, route, permit, entry, draft, timer };
+                Arrived::Apart(Box::pin(receive(guest, house)))
+            }
+            Err(outcome) => {
+                draft.refuse(client, outcome, &mut timer).await;
+                // Not before it has been seen off, and before the record is written: whoever reads
+                // that finds everything given back.
+                drop((entry, permit));
+                Arrived::Not
+            }
+        }
+    }
+}
 
 /// From the first byte to an open backend, or to a route whose TLS is ended here.
-async fn travel<T: Transport, C: Connect>(
+#[expect(clippy::manual_async_fn, reason = "an async fn has room for its arguments twice")]
+fn travel<T: Transport, C: Connect>(
     client: &mut T,
-    mut pending: Pending,
+    permit: &mut Permit,
     entry: &mut Entry,
     draft: &mut Draft,
     house: &House<C>,
     timer: &mut Deadline,
-) -> Result<Travelled<C::Stream>, (Outcome, Held)> {
-    timer.set(draft.began + house.hello.timeout.0);
-    let peeked = tokio::select! {
-        peeked = timer.bound(peek(client, house.hello.max_size, &mut pending)) => peeked,
-        outcome = entry.handle().wait() => return Err((outcome, Err(pending))),
-    };
-    let Peeked { hello, prefix } = match peeked {
-        Ok(Ok(peeked)) => peeked,
-        Ok(Err(error)) => {
-            draft.reason = reason(&error);
-            return Err((Outcome::from(&error), Err(pending)));
+) -> impl Future<Output = Result<Travelled<C::Stream>, Outcome>> {
+    async move {
+        timer.set(draft.began + house.hello.timeout.0);
+        let peeked = {
+            // Pinned here, as whoever is given a future by value has room for it twice.
+            let peeking = pin!(peek(client, house.hello.max_size, permit));
+            tokio::select! {
+                peeked = timer.bound(peeking) => peeked,
+                outcome = entry.handle().wait() => return Err(outcome),
+            }
+        };
+        let Peeked { hello, prefix } = match peeked {
+            Ok(Ok(peeked)) => peeked,
+            Ok(Err(error)) => {
+                draft.reason = reason(&error);
+                return Err(Outcome::from(&error));
+            }
+            Err(Passed) => return Err(Outcome::HelloTimeout),
+        };
+        draft.hello_took = Some(Took::since(draft.began));
+        permit.show_name();
+        let found = find(&hello, entry, draft, house);
+        draft.hello = Some(hello.into());
+        let route = found?;
+        if route.termination().is_some() {
+            return Ok(Travelled::Here(route, prefix));
         }
-        Err(Passed) => return Err((Outcome::HelloTimeout, Err(pending))),
-    };
-    draft.hello_took = Some(Took::since(draft.began));
-    let permit = pending.named();
-    let found = find(&hello, entry, draft, house);
-    draft.hello = Some(ClientHello { alpn: hello.alpn.shortened(RECORDED_ALPN), ..hello });
-    let route = match found {
-        Ok(route) => route,
-        Err(outcome) => return Err((outcome, Ok(permit))),
-    };
-    if route.termination().is_some() {
-        return Ok(Travelled::Here { prefix, route, permit });
-    }
-    let dialled = Instant::now();
-    let connected = tokio::select! {
-        // In a box: who has not shown a name yet must not hold its place.
-        connected = Box::pin(house.dialer.connect(&route, timer)) => connected,
-        outcome = entry.handle().wait() => return Err((outcome, Ok(permit))),
-    };
-    draft.connect_took = Some(Took::since(dialled));
-    match connected {
-        Ok((backend, endpoint)) => {
-            draft.endpoint = u16::try_from(endpoint).ok();
-            Ok(Travelled::There(Connected { backend, prefix, permit }))
-        }
-        Err(error) => {
-            tracing::debug!(route = %route.id, %error, "no backend could be reached");
-            draft.endpoint = Some(0);
-            Err((Outcome::from(&error), Ok(permit)))
+        let dialled = Instant::now();
+        let connected = tokio::select! {
+            // In a box: who has not shown a name yet must not hold its place.
+            connected = Box::pin(house.dialer.connect(&route, timer)) => connected,
+            outcome = entry.handle().wait() => return Err(outcome),
+        };
+        draft.connect_took = Some(Took::since(dialled));
+        match connected {
+            Ok((backend, endpoint)) => {
+                draft.endpoint = u16::try_from(endpoint).ok();
+                Ok(Travelled::There(backend, prefix))
+            }
+            Err(error) => {
+                tracing::debug!(route = %route.id, %error, "no backend could be reached");
+                draft.endpoint = Some(0);
+                Err(Outcome::from(&error))
+            }
         }
     }
 }
@@ -219,6 +229,7 @@ fn find<C>(
     for _ in 0..LOOKUPS {
         let table = house.table.current();
         draft.revision = NonZeroU64::new(table.revision);
+        draft.store_revision = table.snapshot.store_revision().and_then(NonZeroU64::new);
         let found = table.snapshot.lookup(name, &hello.alpn, house.clock.now());
         let route = found.map_err(|miss| draft.missed(miss))?;
         draft.took(route);
@@ -239,18 +250,22 @@ mod tests {
     use crate::proxy::backend::connect::Dialer;
     use crate::proxy::engine::socket::Socket;
 
-    fn size_of_what_it_gives<F>(_: impl FnOnce(Socket, Arrival, Rc<House<Dialer>>) -> F) -> usize {
+    fn size_of_session<F>(_: impl FnOnce(Socket, Arrival, Rc<House<Dialer>>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    fn size_of_way<F>(_: impl FnOnce(Socket, Permit, Draft, Rc<House<Dialer>>) -> F) -> usize {
         size_of::<F>()
     }
 
     /// Beside these bytes a connection costs some 400 more, in tables and the allocator.
     #[test]
     fn a_session_is_small() {
-        let both = size_of_what_it_gives(session::<Socket, Dialer>);
+        let both = size_of_session(session::<Socket, Dialer>);
         assert!(both <= 32, "{both} bytes");
-        let arriving = size_of_what_it_gives(arrive::<Socket, Dialer>);
-        assert!(arriving <= 1536, "{arriving} bytes");
+        let arriving = size_of_way(arrive::<Socket, Dialer>);
+        assert!(arriving <= 976, "{arriving} bytes");
         let relaying = size_of::<Passage<Socket, Socket>>();
-        assert!(relaying <= 624, "{relaying} bytes");
+        assert!(relaying <= 616, "{relaying} bytes");
     }
 }

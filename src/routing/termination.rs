@@ -34,6 +34,15 @@ impl Protocol {
     /// The words of the configuration.
     pub const WORDS: [&str; 2] = ["http", "tcp"];
 
+    /// The word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tcp => "tcp",
+        }
+    }
+
     /// The protocol that a word stands for.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {

@@ -9,11 +9,24 @@
 use serde::{Deserialize, Serialize};
 
 use crate::hostname::{HostnameError, Pattern};
+use crate::routing::route::Route;
 
 /// The patterns under which names may be terminated; none of them, by default.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "Vec<String>", into = "Vec<String>")]
-pub struct Zones(Box<[Pattern]>);
+pub struct Zones(Extent);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Extent {
+    Everywhere,
+    These(Box<[Pattern]>),
+}
+
+impl Default for Extent {
+    fn default() -> Self {
+        Self::These(Box::default())
+    }
+}
 
 /// A zone that is no pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,16 +37,32 @@ pub struct NotAZone {
 }
 
 impl Zones {
+    /// No bounds: for whoever reads routes that somebody else will judge.
+    #[must_use]
+    pub fn everywhere() -> Self {
+        Self(Extent::Everywhere)
+    }
+
+    /// The first name for which a route would have TLS ended outside of the zones.
+    #[must_use]
+    pub fn first_outside<'a>(&self, route: &'a Route) -> Option<&'a Pattern> {
+        route.termination()?;
+        route.hosts.iter().find(|pattern| !self.hold(pattern))
+    }
+
     /// Whether every name that a pattern covers lies in one of the zones.
     #[must_use]
     pub fn hold(&self, pattern: &Pattern) -> bool {
-        self.0.iter().any(|zone| holds(zone, pattern))
+        match &self.0 {
+            Extent::Everywhere => true,
+            Extent::These(zones) => zones.iter().any(|zone| holds(zone, pattern)),
+        }
     }
 
     /// Whether nothing may be terminated.
     #[must_use]
     pub fn are_none(&self) -> bool {
-        self.0.is_empty()
+        matches!(&self.0, Extent::These(zones) if zones.is_empty())
     }
 }
 
@@ -50,7 +79,7 @@ fn holds(zone: &Pattern, pattern: &Pattern) -> bool {
 
 impl FromIterator<Pattern> for Zones {
     fn from_iter<I: IntoIterator<Item = Pattern>>(patterns: I) -> Self {
-        Self(patterns.into_iter().collect())
+        Self(Extent::These(patterns.into_iter().collect()))
     }
 }
 
@@ -68,7 +97,10 @@ impl TryFrom<Vec<String>> for Zones {
 
 impl From<Zones> for Vec<String> {
     fn from(zones: Zones) -> Self {
-        zones.0.iter().map(ToString::to_string).collect()
+        match zones.0 {
+            Extent::Everywhere => vec!["**".to_owned()],
+            Extent::These(zones) => zones.iter().map(ToString::to_string).collect(),
+        }
     }
 }
 

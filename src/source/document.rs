@@ -14,7 +14,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::routing::claims::{Claims, Passage, Written};
-use crate::routing::route::Origin;
+use crate::routing::route::{Origin, Route};
 use crate::source::fault::{Fault, FaultKind};
 use crate::source::keys::{self, KEYS, Slips};
 use crate::source::pieces::{MAX_PIECE, Piece, pieces};
@@ -45,6 +45,26 @@ pub fn read(source: &Arc<str>, text: &str) -> Document {
     // A text is cut between characters only.
     let pages: Vec<Page> = pieces(text).flat_map(|piece| page(source, &piece)).collect();
     bind(pages.iter())
+}
+
+/// Reads a text that is one route and nothing else.
+///
+/// # Errors
+/// All that is wrong with it; at least one fault.
+pub fn route(source: &Arc<str>, text: &str) -> Result<Arc<Route>, Vec<Fault>> {
+    let (bytes, length) = (text.as_bytes().to_vec(), text.len());
+    let whole = Piece { base: 0, above: 0, bytes, length };
+    let page = page(source, &whole).map_err(|NotUtf8 { offset, place }| {
+        vec![Fault { place, kind: FaultKind::NotUtf8 { offset, kept: 0 } }]
+    })?;
+    match page.passage.written() {
+        [only] if page.faults.is_empty() => Ok(Arc::clone(&only.route)),
+        written if page.faults.is_empty() => {
+            let kind = FaultKind::NotOneRoute { found: written.len() };
+            Err(vec![Fault { place: Place::of_source(source), kind }])
+        }
+        _ => Err(bind(std::iter::once(&page)).faults),
+    }
 }
 
 /// What one piece of a text says.
@@ -259,7 +279,7 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::endpoint::Endpoint;
-    use crate::routing::route::{Mode, Route};
+    use crate::routing::route::Mode;
     use crate::routing::termination::{BackendTls, Protocol, Termination, Trust};
     use crate::wire::alert::Answer;
     use proptest::prelude::*;

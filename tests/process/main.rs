@@ -8,13 +8,38 @@
 )]
 
 mod access_log;
+mod admin_socket;
 mod commands;
+#[path = "../control/support.rs"]
+#[allow(dead_code, reason = "its clients are shared, and not all of it is needed here")]
+mod control;
 mod daemon;
 mod endurance;
+#[path = "../store/support_etcd.rs"]
+#[allow(
+    dead_code,
+    clippy::expect_used,
+    reason = "a part of it is enough here; its words are for who runs tests"
+)]
+mod etcd;
 mod eyes;
+mod fleet;
+mod fleet_losses;
+#[path = "../journey/support.rs"]
+#[allow(dead_code, reason = "what journeys need is shared, and not all of it is needed here")]
+mod journey;
+mod merged;
 mod metrics;
 mod page;
+mod pipes;
 mod reload;
+mod route_fleet;
+mod route_follow;
+mod route_foreign;
+mod route_look;
+mod route_support;
+mod route_tls;
+mod route_write;
 mod support;
 mod systemd;
 mod units;

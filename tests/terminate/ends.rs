@@ -92,13 +92,25 @@ fn an_upload_is_cut_when_its_route_ends() {
 
 #[test]
 fn a_prolonged_route_keeps_its_connections() {
-    let (scene, origin) = scene(&in_seconds(3));
-    let mut tls = scene.connect("a.apps.test").unwrap();
+    let mut scene = Scene::new();
+    let names = ["a.apps.test", "b.apps.test"];
+    scene.install("both", &scene.operator.issue(&names));
+    let origin = Origin::start(scene.platform.issue(&names).server(), &["http/1.1"]);
+    let soon = in_seconds(6);
+    let routes = |ends: [&str; 2]| -> String {
+        let both = names.iter().zip(ends);
+        both.map(|(host, end)| route(host, origin.address, &scene.terminating(end))).collect()
+    };
+    let (before, after) = (routes([&soon, &soon]), routes([&in_seconds(600), &soon]));
+    scene.serve(&before);
+    let (mut tls, mut other) = (scene.connect(names[0]).unwrap(), scene.connect(names[1]).unwrap());
     tls.write_all(GET).unwrap();
     assert!(head(&mut tls).starts_with("HTTP/1.1 204"));
-    let later = route("a.apps.test", origin.address, &scene.terminating(&in_seconds(600)));
-    std::fs::write(scene.path("routes.toml"), later).unwrap();
-    std::thread::sleep(std::time::Duration::from_secs(4));
+    std::fs::write(scene.path("routes.toml"), after).unwrap();
+    // It ends when the first was to end as well.
+    let mut heard = Vec::new();
+    let _ = other.read_to_end(&mut heard);
+    assert!(heard.is_empty());
     tls.write_all(GET).unwrap();
     assert!(head(&mut tls).starts_with("HTTP/1.1 204"));
 }

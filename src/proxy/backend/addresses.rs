@@ -12,6 +12,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use crate::endpoint::Endpoint;
@@ -41,20 +42,25 @@ impl Addresses {
     /// Keeps the addresses of all names in the table fresh, until the table has no publisher.
     pub async fn keep_fresh(&self, table: Table, resolver: impl Resolve) {
         let mut changes = table.subscribe();
+        let mut asked: HashSet<Hostname> = HashSet::new();
+        let mut refresh = interval(REFRESH);
+        refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            changes.mark_unchanged();
-            let names = names_in(&table);
-            self.known.retain(|name, _| names.contains(name));
-            let refresh = tokio::time::sleep(REFRESH);
-            self.ask(names, &resolver).await;
+            // A table may change many times a second: only new names are asked for at once.
             tokio::select! {
-                () = refresh => {}
+                _ = refresh.tick() => asked.clear(),
                 told = changes.changed() => if told.is_err() { return },
             }
+            let names = names_in(&table);
+            self.known.retain(|name, _| names.contains(name));
+            asked.retain(|name| names.contains(name));
+            let fresh: Vec<_> = names.into_iter().filter(|name| !asked.contains(name)).collect();
+            asked.extend(fresh.iter().cloned());
+            self.ask(fresh, &resolver).await;
         }
     }
 
-    async fn ask(&self, names: HashSet<Hostname>, resolver: &impl Resolve) {
+    async fn ask(&self, names: Vec<Hostname>, resolver: &impl Resolve) {
         let mut names = names.into_iter();
         let question = |name: Hostname| async {
             let answer = resolver.addresses(&name).await;
@@ -89,4 +95,68 @@ fn names_in(table: &Table) -> HashSet<Hostname> {
         Endpoint::Ip(_) | Endpoint::Unix(_) => None,
     });
     names.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::io;
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::routing::few::Few;
+    use crate::routing::route::{Claim, Origin, Route, Terms};
+    use crate::routing::snapshot::Snapshot;
+    use crate::routing::table::table;
+
+    /// Counts what it is asked; names that begin with `no` have no address.
+    #[derive(Debug, Default, Clone)]
+    struct Counting(Arc<Mutex<BTreeMap<String, usize>>>);
+
+    impl Resolve for Counting {
+        async fn addresses(&self, name: &Hostname) -> io::Result<Vec<IpAddr>> {
+            *self.0.lock().unwrap().entry(name.to_string()).or_default() += 1;
+            if name.as_str().starts_with("no") {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            Ok(vec!["10.0.0.1".parse().unwrap()])
+        }
+    }
+
+    fn snapshot(backends: &[&str]) -> Snapshot {
+        let claim = |name: &&str| {
+            let backend = Endpoint::Name(name.parse().unwrap(), 1);
+            let route = Route::new((*name).into(), Few::default(), vec![backend], Terms::default());
+            let origin = Origin { source: "t".into(), line: 0, column: 0 };
+            Claim { route: Arc::new(route), origin }
+        };
+        Snapshot::build(backends.iter().map(claim)).0
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn however_often_the_table_changes_a_name_is_asked_for_once_until_it_is_due() {
+        let (mut publisher, table) = table();
+        let (addresses, counting) = (Addresses::default(), Counting::default());
+        let (keeper, resolver) = (addresses.clone(), counting.clone());
+        let task = tokio::spawn(async move { keeper.keep_fresh(table, resolver).await });
+        let counts = || counting.0.lock().unwrap().clone();
+        for round in 0..100 {
+            let names: &[&str] =
+                if round < 50 { &["a.test", "no.test"] } else { &["a.test", "b.test"] };
+            publisher.publish(snapshot(names));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let once = ["a.test", "b.test", "no.test"].map(|name| (name.to_owned(), 1));
+        assert_eq!(counts(), BTreeMap::from(once));
+        assert!(addresses.known(&"a.test".parse().unwrap()).is_some());
+        tokio::time::sleep(REFRESH * 2).await;
+        let later = [("a.test", 3), ("b.test", 3), ("no.test", 1)];
+        assert_eq!(counts(), later.map(|(name, count)| (name.to_owned(), count)).into());
+        // What is no longer named is forgotten.
+        publisher.publish(snapshot(&[]));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(addresses.known(&"a.test".parse().unwrap()).is_none());
+        drop(publisher);
+        task.abort();
+    }
 }

@@ -19,7 +19,7 @@ use crate::proxy::engine::deadlines::{Deadline, Passed};
 use crate::proxy::house::House;
 use crate::proxy::limits::Permit;
 use crate::proxy::passage::Passage;
-use crate::proxy::relay::copy::Relay;
+use crate::proxy::relay::pump::Relay;
 use crate::proxy::terminate::dial::{Dialled, Undialled, dial, patiently, word};
 use crate::proxy::terminate::http::serve::{Host, serve};
 use crate::proxy::terminate::stream::{Ended, Opened, Rewind};
@@ -142,7 +142,7 @@ impl Left {
                 let idle = Rc::clone(&house.idle);
                 let relay = Relay::new(client, backend, Vec::new(), idle, &mut timer);
                 let told = Moved::default();
-                let mut passage = Passage { relay, told, timer, entry, _held: permit, draft };
+                let mut passage = Passage { relay, told, timer, entry, permit, draft };
                 let end = std::future::poll_fn(|cx| passage.poll(cx)).await;
                 passage.end(end);
             }

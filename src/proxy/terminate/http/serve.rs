@@ -42,7 +42,6 @@ use crate::proxy::terminate::stream::{Ended, Rewind};
 use crate::proxy::transport::Transport;
 use crate::routing::route::Route;
 use crate::telemetry::metrics::Moved;
-use crate::wire::client_hello::Alpn;
 
 /// Streams of one client at once, as nginx and Apache have it. Browsers use fewer.
 const STREAMS: u32 = 128;
@@ -81,7 +80,7 @@ pub(in crate::proxy) async fn serve<T: Transport, C: Connect>(
         client: draft.client,
         listener: draft.listener,
         name,
-        alpn: draft.hello.as_ref().map_or_else(Alpn::default, |hello| hello.alpn.clone()),
+        alpn: draft.alpn(),
         route: RefCell::new(route),
         hiring: crew.hiring(),
         traffic: Rc::clone(&traffic),
@@ -91,7 +90,8 @@ pub(in crate::proxy) async fn serve<T: Transport, C: Connect>(
         tunnel: RefCell::new(None),
     });
     let gate = Gate::new(client, traffic);
-    let mut shift = Shift { desk, crew, entry, draft, timer, told: Moved::default() };
+    let mut shift =
+        Shift { desk, crew, entry, _permit: permit, draft, timer, told: Moved::default() };
     let mut connection = Connection::new(gate, &shift.desk);
     let mut outcome = shift.run(&mut connection).await;
     let tunnel = shift.desk.tunnel.take();
@@ -103,8 +103,6 @@ pub(in crate::proxy) async fn serve<T: Transport, C: Connect>(
         outcome = shift.run(&mut Carried(Box::pin(carried))).await;
     }
     shift.end(client, outcome).await;
-    // The slot is free when everything of the session is gone.
-    drop((shift, permit));
 }
 
 /// What a session polls, and how it is asked to come to an end.
@@ -114,11 +112,13 @@ trait Work {
     fn wind_up(&mut self);
 }
 
-/// All that a session has beside its work.
+/// All that a session has beside its work. It is let go in this order: whoever reads the record
+/// finds everything else given back.
 struct Shift<C> {
     desk: Rc<Desk<C>>,
     crew: Crew,
     entry: Entry,
+    _permit: Permit,
     draft: Draft,
     timer: Deadline,
     told: Moved,

@@ -1,0 +1,15 @@
+//! What the store holds, as types, and what may be written next: routes and their history.
+//!
+//! Keys are named in one place ([`keys`]); a route is kept as text of a routes file, every write
+//! leaves a [`history`] record, and all writes of a fleet follow one another, because each of them
+//! checks the newest record's head. Whoever follows the store keeps an [`image`] of it, judges a
+//! wish against that ([`plan`]) and hands the transaction to the store. Pure: no store, file or
+//! clock is asked here.
+
+pub mod history;
+pub mod image;
+pub mod keys;
+pub mod plan;
+pub mod refusal;
+pub mod verify;
+pub mod wish;
