@@ -327,16 +327,13 @@ impl Snapshot {
         }
     }
 
-    /// Why a route could not stand beside those of this snapshot whose origin counts, or not at all.
+    /// Why a route could not stand beside those of this snapshot whose origin counts.
     #[must_use]
     pub fn conflict_with(
         &self,
         route: &Route,
         counts: impl Fn(&Origin) -> bool,
     ) -> Option<Conflict> {
-        if let Some(pattern) = self.zones.first_outside(route) {
-            return Some(Conflict::OutsideZones { pattern: pattern.clone() });
-        }
         if let Some(first) = self.origin(&route.id).filter(&counts) {
             return Some(Conflict::Id { id: route.id.clone(), first });
         }
@@ -358,7 +355,9 @@ impl Snapshot {
         spot: Spot,
     ) -> Option<(Claim, Conflict)> {
         let route = &written.route;
-        if let Some(conflict) = self.conflict_with(route, |_| true) {
+        let outside = self.zones.first_outside(route);
+        let outside = outside.map(|pattern| Conflict::OutsideZones { pattern: pattern.clone() });
+        if let Some(conflict) = outside.or_else(|| self.conflict_with(route, |_| true)) {
             return Some((passage.claim(written), conflict));
         }
         for pattern in &route.hosts {

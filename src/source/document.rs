@@ -4,7 +4,7 @@
 //! inside one value (a word without quotes, a 13th month) is a fault of that route alone; any
 //! other breach of TOML means that nobody can say where a route ends, so the text gives no routes
 //! and says so: whoever reads it can keep what was good. Whether two routes claim the same name is
-//! not judged here: that rule has one place, `Snapshot::build`. Pure: no file, no clock.
+//! not judged here: that rule has one place, `Snapshot::merge`. Pure: no file, no clock.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
