@@ -42,7 +42,7 @@ use crate::proxy::retire::{Policy, retire};
 use crate::proxy::terminate::certificates::Certificates;
 use crate::proxy::terminate::folder::{self, Folder};
 use crate::proxy::terminate::policies::provider;
-use crate::proxy::terminate::{self, Terminal};
+use crate::proxy::terminate::{self, Terminal, bare};
 use crate::reconcile::{Reconciler, Report};
 use crate::resolve::SystemResolver;
 use crate::routing::snapshot::Snapshot;
@@ -216,6 +216,10 @@ pub async fn start_on(
     let (first, all) = (terminating.trusts.clone(), table.clone());
     let _ = tokio::task::spawn_blocking(move || first.refresh(&all)).await;
     control.spawn(terminating.trusts.clone().keep_fresh(table.clone()));
+    if !config.terminate.zones.are_none() {
+        let (certificates, clock) = (terminating.certificates.clone(), Arc::clone(&clock));
+        control.spawn(bare::keep_told(certificates, table.clone(), clock));
+    }
 
     let (stop, stopping) = watch::channel(false);
     let (close, closing) = watch::channel(false);

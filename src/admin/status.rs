@@ -10,7 +10,7 @@ use crate::admin::eyes::Eyes;
 use crate::admin::query::Query;
 use crate::clock::Timestamp;
 use crate::outcome::{Blame, Outcome, Stage};
-use crate::proxy::terminate::certificates::{Certificates, Trouble};
+use crate::proxy::terminate::certificates::{Bare, Certificates, Trouble};
 use crate::reconcile::{Report, Standing};
 use crate::routing::route::{Claim, Phase, Route};
 use crate::routing::snapshot::{Conflict, Snapshot};
@@ -54,6 +54,9 @@ struct Ends {
     good: usize,
     fault_count: usize,
     faults: Vec<Told>,
+    bare_count: usize,
+    /// Names of routes for which none is good.
+    bare: Vec<Told>,
     /// Those that end first.
     nearest: Vec<End>,
 }
@@ -71,6 +74,7 @@ impl Ends {
     fn of(certificates: &Certificates, now: Timestamp) -> Self {
         let (pairs, troubles) = (certificates.pairs(), certificates.troubles());
         let faults = troubles.iter().take(MOST_FAULTS);
+        let bare = certificates.bare();
         let nearest = pairs.iter().rev().take(MOST_FAULTS).map(|pair| End {
             file: pair.file.to_string(),
             names: pair.names.iter().take(MOST_NAMES).map(ToString::to_string).collect(),
@@ -86,6 +90,8 @@ impl Ends {
                     message: why.clone(),
                 })
                 .collect(),
+            bare_count: bare.len(),
+            bare: bare.iter().take(MOST_FAULTS).map(Told::from).collect(),
             nearest: nearest.collect(),
         }
     }
@@ -134,6 +140,13 @@ struct Source {
 struct Told {
     at: String,
     message: String,
+}
+
+impl From<&Bare> for Told {
+    fn from(Bare { route, pattern }: &Bare) -> Self {
+        let message = format!("no certificate is good for {pattern}: its clients are refused");
+        Self { at: format!("route {route}"), message }
+    }
 }
 
 #[derive(Debug, Serialize)]

@@ -178,3 +178,37 @@ fn what_ends_soon_and_what_is_wrong_can_be_seen() {
     let fault = certificates["faults"][0].to_string();
     assert!(fault.contains("bad.pem") && fault.contains("not that of the certificate"), "{fault}");
 }
+
+#[test]
+fn a_route_without_a_certificate_is_told_before_a_client_comes() {
+    let mut scene = Scene::new();
+    scene.install("a", &scene.operator.issue(&["a.apps.test"]));
+    let back = echo(scene.platform.issue(&["backend.test"]).server());
+    let terms = scene.terminating(TCP);
+    let mut routes = route("a.apps.test", back, &terms);
+    scene.serve(&routes);
+    scene.daemon().admin();
+    let bare = |scene: &mut Scene| -> Vec<String> {
+        let (_, status) = scene.daemon().ask_admin("/status.json").unwrap();
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        let bare = &status["certificates"]["bare"];
+        bare.as_array().unwrap().iter().map(|one| one["at"].as_str().unwrap().to_owned()).collect()
+    };
+    assert!(bare(&mut scene).is_empty());
+    for host in ["b.apps.test", "*.one.apps.test", "**.any.apps.test", "*.two.apps.test"] {
+        routes += &route(host, back, &terms);
+    }
+    // Sealed: it needs none.
+    routes += &route("c.apps.test", back, "");
+    std::fs::write(scene.path("routes.toml"), routes).unwrap();
+    for pattern in ["**.any.apps.test", "*.one.apps.test", "*.two.apps.test", "b.apps.test"] {
+        scene.daemon().wait_seen(&format!("no certificate is good for {pattern}"));
+    }
+    until("four are told", || bare(&mut scene).len() == 4);
+    // One label lies too deep below `two`.
+    let names = ["b.apps.test", "x.one.apps.test", "x.y.any.apps.test", "x.y.two.apps.test"];
+    scene.install("rest", &scene.operator.issue(&names));
+    until("one is left", || bare(&mut scene) == ["route *.two.apps.test"]);
+    scene.install("two", &scene.operator.issue(&["*.two.apps.test"]));
+    until("none is left", || bare(&mut scene).is_empty());
+}

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use tokio::sync::watch;
 use tracing::error;
 
 use crate::clock::{Clock, Timestamp};
@@ -25,7 +26,7 @@ type Names = HashMap<Hostname, Few<Arc<Pair>>, foldhash::fast::RandomState>;
 
 /// An immutable set of certificates.
 #[derive(Debug, Default)]
-struct Set {
+pub(super) struct Set {
     exact: Names,
     one_label: Names,
     pairs: Vec<Arc<Pair>>,
@@ -36,6 +37,8 @@ struct Set {
 pub struct Certificates {
     current: Arc<RwLock<Arc<Set>>>,
     troubles: Arc<Mutex<Vec<Trouble>>>,
+    bare: Arc<Mutex<Vec<Bare>>>,
+    changes: Arc<watch::Sender<()>>,
 }
 
 /// A file whose certificate cannot answer, or not by what it says now.
@@ -49,15 +52,20 @@ pub struct Trouble {
     pub is_kept: bool,
 }
 
+/// A name, or names, for which a route has TLS ended and nothing can answer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Bare {
+    /// The route.
+    pub route: Arc<str>,
+    /// The names.
+    pub pattern: Pattern,
+}
+
 impl Certificates {
     /// The certificate that answers for a name at an instant.
     #[must_use]
     pub fn find(&self, name: &Hostname, now: Timestamp) -> Option<Arc<Pair>> {
-        let set = self.current();
-        let valid = |names: &Names, name: &str| {
-            names.get(name)?.iter().find(|pair| pair.is_valid(now)).map(Arc::clone)
-        };
-        valid(&set.exact, name.as_str()).or_else(|| valid(&set.one_label, name.parents().next()?))
+        self.current().find(name, now).map(Arc::clone)
     }
 
     /// Puts others in their place.
@@ -69,6 +77,7 @@ impl Certificates {
         };
         // Not while others wait for the lock.
         drop(old);
+        self.changes.send_replace(());
     }
 
     /// Tells what is wrong with others, or with what they should become.
@@ -82,13 +91,29 @@ impl Certificates {
         self.troubles.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Tells for which names nothing can answer.
+    pub(super) fn tell_bare(&self, bare: Vec<Bare>) {
+        *self.bare.lock().unwrap_or_else(PoisonError::into_inner) = bare;
+    }
+
+    /// The names of routes for which nothing can answer.
+    #[must_use]
+    pub fn bare(&self) -> Vec<Bare> {
+        self.bare.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Tells when others are in their place.
+    pub(super) fn subscribe(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
     /// All of them, that which is valid longest first.
     #[must_use]
     pub fn pairs(&self) -> Vec<Arc<Pair>> {
         self.current().pairs.clone()
     }
 
-    fn current(&self) -> Arc<Set> {
+    pub(super) fn current(&self) -> Arc<Set> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -111,6 +136,17 @@ impl Set {
             gathered.into_iter().map(|(name, pairs)| (name, Few::from(pairs))).collect()
         };
         Self { exact: few(exact), one_label: few(one_label), pairs }
+    }
+
+    /// That which answers for a name at an instant.
+    pub(super) fn find<'a>(&'a self, name: &Hostname, now: Timestamp) -> Option<&'a Arc<Pair>> {
+        let valid = |pairs: &'a Few<Arc<Pair>>| pairs.iter().find(|pair| pair.is_valid(now));
+        let exact = self.exact.get(name.as_str()).and_then(valid);
+        exact.or_else(|| self.one_label.get(name.parents().next()?).and_then(valid))
+    }
+
+    pub(super) fn pairs(&self) -> &[Arc<Pair>] {
+        &self.pairs
     }
 }
 

@@ -1,12 +1,14 @@
 //! Ending TLS here, for the names that an operator has opened for that.
 //!
 //! In reading order: [`pair`] judges one certificate with its key, [`folder`] reads and keeps those
-//! of a path, [`certificates`] tells which of them answers for a name; [`trust`] knows the
+//! of a path, [`certificates`] tells which of them answers for a name,
+//! [`bare`] for which of those that are routed here none does; [`trust`] knows the
 //! authorities of files and of the machine; [`policies`] makes of all this what rustls wants to
 //! know; [`stream`] are the byte streams that come of it, `dial` reaches
 //! backends, [`http`] passes requests on; [`journey`] sees a client through. Only
 //! routes in `terminate.zones` get here, and nothing of this is on the path of the others.
 
+pub mod bare;
 pub mod certificates;
 mod dial;
 pub mod folder;
