@@ -16,10 +16,11 @@ use crate::admin::Http;
 use crate::control::{address, tls};
 use crate::nearest::nearest;
 use crate::proxy::connections::OnRemove;
-use crate::proxy::{backend, drain, limits, listener, peek, relay};
+use crate::proxy::{backend, drain, limits, listener, peek, relay, terminate};
 use crate::reconcile::Precedence;
 use crate::registry::history::Bounds;
 use crate::routing::route::Origin;
+use crate::routing::zones::Zones;
 use crate::source::file;
 use crate::source::place::{Place, Text};
 use crate::store::etcd;
@@ -35,7 +36,7 @@ const NO_KEYS: [&str; 4] =
     ["MSE_PROXY_ADMIN", "MSE_PROXY_ADMIN_CA", "MSE_PROXY_ADMIN_CERT", "MSE_PROXY_ADMIN_KEY"];
 
 /// Keys without a default, which therefore do not show in the default's own text.
-const UNSET: [(&str, &str); 10] = [
+const UNSET: [(&str, &str); 11] = [
     ("routes", "path"),
     ("admin.tls", "certificate"),
     ("admin.tls", "key"),
@@ -46,6 +47,7 @@ const UNSET: [(&str, &str); 10] = [
     ("store.etcd", "ca"),
     ("store.etcd", "certificate"),
     ("store.etcd", "key"),
+    ("terminate", "certificates"),
 ];
 
 /// The whole configuration.
@@ -64,6 +66,8 @@ pub struct Config {
     pub backend: backend::connect::Settings,
     /// How long a relay may stand still.
     pub relay: relay::idle::Settings,
+    /// Where and how TLS is ended.
+    pub terminate: terminate::Settings,
     /// How many connections there may be.
     pub limits: limits::Settings,
     /// How a stop goes.
@@ -97,18 +101,23 @@ pub struct Routes {
 
 impl Default for Routes {
     fn default() -> Self {
-        let file::Settings { path, strict, max_removed_percent } = file::Settings::default();
+        let file::Settings { path, strict, max_removed_percent, .. } = file::Settings::default();
         let (on_remove, precedence) = (OnRemove::default(), Precedence::default());
         Self { path, strict, on_remove, precedence, max_removed_percent }
     }
 }
 
 impl Routes {
-    /// What the file source needs of it.
+    /// What the file source needs of it; routes may have TLS ended in these zones.
     #[must_use]
-    pub fn source(&self) -> file::Settings {
-        let (path, strict) = (self.path.clone(), self.strict);
-        file::Settings { path, strict, max_removed_percent: self.max_removed_percent }
+    pub fn source(&self, zones: &Zones) -> file::Settings {
+        let Self { strict, max_removed_percent, .. } = *self;
+        file::Settings {
+            path: self.path.clone(),
+            strict,
+            zones: zones.clone(),
+            max_removed_percent,
+        }
     }
 }
 

@@ -12,7 +12,7 @@
 //! backend, replays the same bytes and relays both ways: the client sees the enclave's own
 //! certificate. In reading order, each module knowing only those before it:
 //!
-//! - words: [`hostname`], [`clock`], [`units`], [`nearest`], [`systemd`];
+//! - words: [`hostname`], [`clock`], [`units`], [`nearest`], [`systemd`]; how a path is watched: [`watch`];
 //! - bytes and values without IO: [`endpoint`], [`wire`];
 //! - facts: [`resolve`], [`outcome`] (every way a session ends), [`routing`] (which route a hello
 //!   takes), [`store`] (what outlasts the process);
@@ -40,4 +40,5 @@ pub mod store;
 pub mod systemd;
 pub mod telemetry;
 pub mod units;
+pub mod watch;
 pub mod wire;

@@ -73,6 +73,14 @@ pub enum Outcome {
     DomainPending,
     /// The route's limit of connections was reached.
     LimitRoute,
+    /// TLS should be ended here, and no certificate for the name is good.
+    NoCertificate,
+    /// The client and we did not agree in the TLS handshake.
+    HandshakeFailed,
+    /// The handshake was not over within `terminate.handshake_timeout`.
+    HandshakeTimeout,
+    /// The request was none that could be passed on.
+    RequestRefused,
     /// The backend's port is closed.
     BackendRefused,
     /// The backend did not answer within `backend.connect_timeout`.
@@ -81,6 +89,10 @@ pub enum Outcome {
     BackendUnreachable,
     /// The backend closed before it sent a byte.
     BackendClosedEarly,
+    /// What the backend answered is no HTTP.
+    BackendProtocol,
+    /// The backend did not prove who it is, or does not speak TLS as we do.
+    BackendTls,
     /// The proxy itself failed.
     Internal,
 }
@@ -130,7 +142,7 @@ pub enum Level {
 
 impl Outcome {
     /// Every outcome, in the order of the journey's stages.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 37] = [
         Self::Closed,
         Self::ClientReset,
         Self::BackendReset,
@@ -157,10 +169,16 @@ impl Outcome {
         Self::Suspended,
         Self::DomainPending,
         Self::LimitRoute,
+        Self::NoCertificate,
+        Self::HandshakeFailed,
+        Self::HandshakeTimeout,
+        Self::RequestRefused,
         Self::BackendRefused,
         Self::BackendTimeout,
         Self::BackendUnreachable,
         Self::BackendClosedEarly,
+        Self::BackendProtocol,
+        Self::BackendTls,
         Self::Internal,
     ];
 
@@ -200,10 +218,16 @@ impl Outcome {
             Self::Suspended => "suspended",
             Self::DomainPending => "domain_pending",
             Self::LimitRoute => "limit_route",
+            Self::NoCertificate => "no_certificate",
+            Self::HandshakeFailed => "handshake_failed",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::RequestRefused => "request_refused",
             Self::BackendRefused => "backend_refused",
             Self::BackendTimeout => "backend_timeout",
             Self::BackendUnreachable => "backend_unreachable",
             Self::BackendClosedEarly => "backend_closed_early",
+            Self::BackendProtocol => "backend_protocol",
+            Self::BackendTls => "backend_tls",
             Self::Internal => "internal",
         }
     }
@@ -226,7 +250,10 @@ impl Outcome {
             | Self::LimitSource
             | Self::NoSni
             | Self::InvalidSni
-            | Self::UnknownName => Blame::Client,
+            | Self::UnknownName
+            | Self::HandshakeFailed
+            | Self::HandshakeTimeout
+            | Self::RequestRefused => Blame::Client,
             Self::RouteExpired
             | Self::RouteRemoved
             | Self::Drained
@@ -236,12 +263,15 @@ impl Outcome {
             | Self::ExpiredName
             | Self::Suspended
             | Self::DomainPending
-            | Self::LimitRoute => Blame::Operator,
+            | Self::LimitRoute
+            | Self::NoCertificate => Blame::Operator,
             Self::BackendReset
             | Self::BackendRefused
             | Self::BackendTimeout
             | Self::BackendUnreachable
-            | Self::BackendClosedEarly => Blame::Backend,
+            | Self::BackendClosedEarly
+            | Self::BackendProtocol
+            | Self::BackendTls => Blame::Backend,
             Self::Internal => Blame::Proxy,
         }
     }
@@ -267,13 +297,19 @@ impl Outcome {
             | Self::ExpiredName
             | Self::Suspended
             | Self::DomainPending
-            | Self::LimitRoute => Stage::Name,
+            | Self::LimitRoute
+            | Self::NoCertificate
+            | Self::HandshakeFailed
+            | Self::HandshakeTimeout => Stage::Name,
             Self::BackendRefused
             | Self::BackendTimeout
             | Self::BackendUnreachable
             | Self::BackendClosedEarly
+            | Self::BackendProtocol
+            | Self::BackendTls
             | Self::Internal => Stage::Backend,
             Self::Closed
+            | Self::RequestRefused
             | Self::ClientReset
             | Self::BackendReset
             | Self::IdleTimeout
@@ -305,7 +341,8 @@ impl Outcome {
             | Self::ExpiredName
             | Self::Suspended
             | Self::DomainPending
-            | Self::InvalidSni => Some(Alert::UnrecognizedName),
+            | Self::InvalidSni
+            | Self::NoCertificate => Some(Alert::UnrecognizedName),
             Self::NoSni => Some(Alert::MissingExtension),
             Self::MalformedHello => Some(Alert::DecodeError),
             // Nothing failed to decode: a length is out of our bounds. OpenSSL and BoringSSL
@@ -323,7 +360,13 @@ impl Outcome {
             | Self::RouteExpired
             | Self::RouteRemoved
             | Self::Internal => Some(Alert::InternalError),
-            Self::Closed
+            // After a handshake of ours, rustls has said what there was to say.
+            Self::HandshakeFailed
+            | Self::HandshakeTimeout
+            | Self::RequestRefused
+            | Self::BackendProtocol
+            | Self::BackendTls
+            | Self::Closed
             | Self::ClientReset
             | Self::BackendReset
             | Self::IdleTimeout
@@ -402,6 +445,21 @@ pub struct Record {
     pub to_backend_bytes: u64,
     /// Bytes written to the client.
     pub to_client_bytes: u64,
+    /// What was asked for, if this is the record of a request.
+    pub asked: Option<Box<Asked>>,
+}
+
+/// What a request asked for, and the answer that it got.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Asked {
+    /// The method, shortened.
+    pub method: Box<str>,
+    /// The path without its query, shortened.
+    pub path: Box<str>,
+    /// How it was asked: `h2`, `http/1.1` or `http/1.0`.
+    pub protocol: &'static str,
+    /// The status of the answer, if there was one.
+    pub status: Option<u16>,
 }
 
 impl Record {
@@ -430,6 +488,91 @@ impl Record {
             duration: Duration::ZERO,
             to_backend_bytes: 0,
             to_client_bytes: 0,
+            asked: None,
+        }
+    }
+}
+
+/// Why a handshake of ours fails, in one word each: what the client said in an alert, and what we
+/// found. `other` stands for all else.
+pub const HANDSHAKE_REASONS: [&str; 24] = [
+    "close_notify",
+    "user_canceled",
+    "unknown_ca",
+    "bad_certificate",
+    "certificate_unknown",
+    "certificate_expired_alert",
+    "handshake_failure",
+    "protocol_version",
+    "decrypt_error",
+    "internal_error",
+    "other_alert",
+    "eof",
+    "io",
+    "no_client_certificate",
+    "certificate_expired",
+    "certificate_of_unknown_issuer",
+    "certificate_for_other_name",
+    "certificate_invalid",
+    "no_shared_protocol",
+    "incompatible",
+    "misbehaved",
+    "malformed",
+    "failed",
+    "other",
+];
+
+/// The classes of answers to requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatusClass {
+    /// 100 to 199: it became something else.
+    Informational,
+    /// 200 to 299.
+    Success,
+    /// 300 to 399.
+    Redirection,
+    /// 400 to 499.
+    ClientError,
+    /// 500 to 599.
+    ServerError,
+    /// No answer was given.
+    None,
+}
+
+impl StatusClass {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Informational,
+        Self::Success,
+        Self::Redirection,
+        Self::ClientError,
+        Self::ServerError,
+        Self::None,
+    ];
+
+    /// The class of a status.
+    #[must_use]
+    pub const fn of(status: Option<u16>) -> Self {
+        match status {
+            Some(100..=199) => Self::Informational,
+            Some(200..=299) => Self::Success,
+            Some(300..=399) => Self::Redirection,
+            Some(400..=499) => Self::ClientError,
+            Some(_) => Self::ServerError,
+            None => Self::None,
+        }
+    }
+
+    /// The word that stands for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Informational => "1xx",
+            Self::Success => "2xx",
+            Self::Redirection => "3xx",
+            Self::ClientError => "4xx",
+            Self::ServerError => "5xx",
+            Self::None => "none",
         }
     }
 }

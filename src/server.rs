@@ -17,9 +17,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::admin::{self, Admin, Eyes, Readiness};
 use crate::clock::{Clock, Forward};
@@ -34,14 +34,19 @@ use crate::proxy::drain::{self, drain};
 use crate::proxy::engine::Engine;
 use crate::proxy::engine::socket::Listener;
 use crate::proxy::handover::{Colleague, colleagues, take_over};
+use crate::proxy::house::House;
 use crate::proxy::limits::Limits;
 use crate::proxy::listener::{Door, ListenError, listen};
 use crate::proxy::pulse::Pulses;
 use crate::proxy::retire::{Policy, retire};
-use crate::proxy::session::House;
+use crate::proxy::terminate::certificates::Certificates;
+use crate::proxy::terminate::folder::{self, Folder};
+use crate::proxy::terminate::policies::provider;
+use crate::proxy::terminate::{self, Terminal, bare};
 use crate::reconcile::{Reconciler, Report};
 use crate::resolve::SystemResolver;
-use crate::routing::table::{Table, table};
+use crate::routing::snapshot::Snapshot;
+use crate::routing::table::{Table, table_from};
 use crate::source::RouteSet;
 use crate::source::file::{self, Reload};
 use crate::store::choice;
@@ -157,7 +162,7 @@ pub async fn start_on(
     let control_door = open_control(config)?;
     let store = choice::open(config.store.path.as_deref(), &config.store.etcd).await?;
     let log = AccessLog::open(&config.log)?;
-    let (publisher, table) = table();
+    let (publisher, table) = table_from(Snapshot::within(config.terminate.zones.clone()));
     let ledger = Arc::new(Ledger::new(config.limits.connections_per_route));
     let names = Addresses::default();
     let mut control = JoinSet::new();
@@ -178,6 +183,8 @@ pub async fn start_on(
     control.spawn(almanac::tell(table.clone(), Arc::clone(&forward)));
     let (fresh, all) = (names.clone(), table.clone());
     control.spawn(async move { fresh.keep_fresh(all, SystemResolver).await });
+    let terminating = terminate::Shared::default();
+    let first_look = keep_certificates(config, &terminating.certificates, &clock, &mut control);
     let limits = Arc::new(Limits::new(config.limits.clone()));
     let metrics = Arc::new(Metrics::new(&config.telemetry));
     let (colleagues, loads) = colleagues(workers());
@@ -191,6 +198,7 @@ pub async fn start_on(
         metrics: Arc::clone(&metrics),
         reports: reports.clone(),
         readiness: in_life.clone(),
+        certificates: terminating.certificates.clone(),
         started: clock.now(),
         clock: forward,
     });
@@ -200,6 +208,18 @@ pub async fn start_on(
     let grpc = control_door.map(|door| door.serve(subject)).transpose();
     let grpc = grpc.map_err(StartError::Thread)?;
     wait_for_sources(&mut reports, sources).await;
+    if let Some(first_look) = first_look {
+        // Fails only when looking failed, which has been said.
+        let _ = first_look.await;
+    }
+    // Before the first client: whoever asks for a route finds whom it trusts.
+    let (first, all) = (terminating.trusts.clone(), table.clone());
+    let _ = tokio::task::spawn_blocking(move || first.refresh(&all)).await;
+    control.spawn(terminating.trusts.clone().keep_fresh(table.clone()));
+    if !config.terminate.zones.are_none() {
+        let (certificates, clock) = (terminating.certificates.clone(), Arc::clone(&clock));
+        control.spawn(bare::keep_told(certificates, table.clone(), clock));
+    }
 
     let (stop, stopping) = watch::channel(false);
     let (close, closing) = watch::channel(false);
@@ -210,6 +230,7 @@ pub async fn start_on(
         limits,
         metrics,
         names,
+        terminating,
         clock,
         log: log.clone(),
         numbers: Arc::new(AtomicU64::new(first_number())),
@@ -238,6 +259,25 @@ pub async fn start_on(
         admin,
         grpc,
     })
+}
+
+/// Keeps the certificates of the configured path, if there is one; tells when they were looked at.
+fn keep_certificates(
+    config: &Config,
+    certificates: &Certificates,
+    clock: &Arc<dyn Clock>,
+    control: &mut JoinSet<()>,
+) -> Option<oneshot::Receiver<()>> {
+    if let Some(path) = &config.terminate.certificates {
+        let folder = Folder::new(path, provider());
+        let (told, is_in) = oneshot::channel();
+        control.spawn(folder::keep(folder, certificates.clone(), Arc::clone(clock), told));
+        return Some(is_in);
+    }
+    if !config.terminate.zones.are_none() {
+        warn!("names may be terminated (terminate.zones), but terminate.certificates names none");
+    }
+    None
 }
 
 /// Sessions are numbered from the second of the start, so that numbers of two runs differ.
@@ -339,6 +379,7 @@ struct Plan {
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
     names: Addresses,
+    terminating: terminate::Shared,
     clock: Arc<dyn Clock>,
     log: AccessLog,
     numbers: Arc<AtomicU64>,
@@ -413,6 +454,9 @@ impl Plan {
     fn house(self, engine: &Engine) -> House<Dialer> {
         let ledger = self.vitals.ledger;
         let reactor = engine.reactor.clone();
+        let (spawner, deadlines) = (engine.spawner.clone(), engine.deadlines.clone());
+        let (settings, clock) = (&self.config.terminate, Arc::clone(&self.clock));
+        let terminal = Terminal::new(settings, self.terminating, clock, spawner, deadlines);
         House {
             table: self.vitals.table.reader(),
             dialer: Dialer::new(reactor, &self.config.backend, self.names, Arc::clone(&ledger)),
@@ -426,6 +470,7 @@ impl Plan {
             hello: self.config.hello,
             answer: self.config.refusal.answer,
             idle: Rc::new((&self.config.relay).into()),
+            terminal,
         }
     }
 }

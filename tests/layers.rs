@@ -16,7 +16,7 @@ use std::path::Path;
 /// Every room, from the lowest floor up, those to come included. On one floor, rooms may import
 /// from those before them.
 const FLOORS: [&[&str]; 9] = [
-    &["hostname", "clock", "units", "nearest", "systemd"],
+    &["hostname", "clock", "units", "nearest", "systemd", "watch"],
     &["endpoint", "wire"],
     &["store", "resolve", "outcome", "routing"],
     &["registry", "admission", "source", "telemetry"],

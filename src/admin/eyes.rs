@@ -10,6 +10,7 @@ use crate::clock::{Clock, Forward, Timestamp};
 use crate::proxy::connections::Ledger;
 use crate::proxy::handover::Loads;
 use crate::proxy::limits::Limits;
+use crate::proxy::terminate::certificates::Certificates;
 use crate::reconcile::Report;
 use crate::routing::table::Table;
 use crate::source::stored;
@@ -64,6 +65,8 @@ pub struct Eyes {
     pub reports: watch::Receiver<Report>,
     /// Where in its life the proxy is.
     pub readiness: watch::Receiver<Readiness>,
+    /// The certificates for terminated names.
+    pub certificates: Certificates,
     /// The time of day.
     pub clock: Arc<Forward>,
     /// When the proxy started.
@@ -127,6 +130,13 @@ impl Eyes {
             hellos_pending: self.limits.pending(),
             dropped_records: self.log.dropped(),
             is_ready: self.readiness() == Readiness::Ready,
+            certificates: self
+                .certificates
+                .pairs()
+                .iter()
+                .map(|pair| (Arc::clone(&pair.file), pair.not_after))
+                .collect(),
+            faulty_certificates: self.certificates.troubles().len(),
         }
     }
 }

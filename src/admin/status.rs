@@ -10,6 +10,7 @@ use crate::admin::eyes::Eyes;
 use crate::admin::query::Query;
 use crate::clock::Timestamp;
 use crate::outcome::{Blame, Outcome, Stage};
+use crate::proxy::terminate::certificates::{Bare, Certificates, Trouble};
 use crate::reconcile::{Report, Standing};
 use crate::routing::route::{Claim, Phase, Route};
 use crate::routing::snapshot::{Conflict, Snapshot};
@@ -18,6 +19,9 @@ use crate::telemetry::metrics::Totals;
 
 /// How many faults of one source, and how many conflicts, are told.
 const MOST_FAULTS: usize = 50;
+
+/// How many names of one certificate are told.
+const MOST_NAMES: usize = 10;
 
 /// All that is told.
 #[derive(Debug, Serialize)]
@@ -40,7 +44,57 @@ pub(super) struct Status {
     sources: Vec<Source>,
     conflict_count: usize,
     conflicts: Vec<Told>,
+    certificates: Ends,
     routes: Routes,
+}
+
+/// The certificates for terminated names.
+#[derive(Debug, Serialize)]
+struct Ends {
+    good: usize,
+    fault_count: usize,
+    faults: Vec<Told>,
+    bare_count: usize,
+    /// Names of routes for which none is good.
+    bare: Vec<Told>,
+    /// Those that end first.
+    nearest: Vec<End>,
+}
+
+/// When a certificate ends.
+#[derive(Debug, Serialize)]
+struct End {
+    file: String,
+    names: Vec<String>,
+    not_after: String,
+    days: i64,
+}
+
+impl Ends {
+    fn of(certificates: &Certificates, now: Timestamp) -> Self {
+        let (pairs, troubles) = (certificates.pairs(), certificates.troubles());
+        let faults = troubles.iter().take(MOST_FAULTS);
+        let bare = certificates.bare();
+        let nearest = pairs.iter().rev().take(MOST_FAULTS).map(|pair| End {
+            file: pair.file.to_string(),
+            names: pair.names.iter().take(MOST_NAMES).map(ToString::to_string).collect(),
+            not_after: time(pair.not_after),
+            days: pair.not_after.duration_since(now).as_hours().div_euclid(24),
+        });
+        Self {
+            good: pairs.iter().filter(|pair| pair.is_valid(now)).count(),
+            fault_count: troubles.len(),
+            faults: faults
+                .map(|Trouble { file, why, .. }| Told {
+                    at: file.to_string(),
+                    message: why.clone(),
+                })
+                .collect(),
+            bare_count: bare.len(),
+            bare: bare.iter().take(MOST_FAULTS).map(Told::from).collect(),
+            nearest: nearest.collect(),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -86,6 +140,13 @@ struct Source {
 struct Told {
     at: String,
     message: String,
+}
+
+impl From<&Bare> for Told {
+    fn from(Bare { route, pattern }: &Bare) -> Self {
+        let message = format!("no certificate is good for {pattern}: its clients are refused");
+        Self { at: format!("route {route}"), message }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -154,6 +215,7 @@ impl Status {
             sources: report.sources.iter().map(Source::from).collect(),
             conflict_count: report.conflicts.len(),
             conflicts: conflicts.map(Told::from).collect(),
+            certificates: Ends::of(&eyes.certificates, now),
             routes: Routes {
                 live: phases.live,
                 pending: phases.pending,

@@ -11,6 +11,7 @@ use super::{ConfigArgument, Format, Status};
 use crate::config::Config;
 use crate::proxy::capacity::Machine;
 use crate::routing::snapshot::Snapshot;
+use crate::routing::zones::Zones;
 use crate::source::file;
 use crate::source::place::Place;
 
@@ -44,11 +45,12 @@ pub(super) fn load(path: Option<&Path>, base: &Config) -> Result<Config, Vec<Fin
         .map_err(|faults| faults.iter().map(Finding::from).collect())
 }
 
-/// Reads a routes file or folder once, and tells all that is wrong with it.
-pub(super) fn read_routes(path: &Path) -> (Snapshot, Vec<Finding>) {
+/// Reads a routes file or folder once, and tells all that is wrong with it where TLS may be ended
+/// in these zones.
+pub(super) fn read_routes(path: &Path, zones: &Zones) -> (Snapshot, Vec<Finding>) {
     let set = file::read_once(path);
     let mut findings: Vec<Finding> = set.faults.iter().map(Finding::from).collect();
-    let (snapshot, conflicts) = Snapshot::after(&Snapshot::default(), &set.claims);
+    let (snapshot, conflicts) = Snapshot::after(&Snapshot::within(zones.clone()), &set.claims);
     findings.extend(conflicts.iter().map(|(claim, conflict)| Finding {
         place: Place::of_origin(&claim.origin),
         message: conflict.to_string(),
@@ -66,7 +68,7 @@ pub(super) fn run(arguments: &Arguments, voice: Voice) -> Status {
     let path = arguments.routes.as_ref().or(config.routes.path.as_ref());
     let mut routes = None;
     if let Some(path) = path {
-        let (snapshot, more) = read_routes(path);
+        let (snapshot, more) = read_routes(path, &config.terminate.zones);
         routes = Some(snapshot.len());
         findings.extend(more);
     }

@@ -74,7 +74,7 @@ fn ask_file(arguments: &Arguments, now: Timestamp, voice: Voice) -> Status {
         complain("no routes were named: give --routes PATH, or --config FILE with routes.path\n");
         return Status::Refused;
     };
-    let (snapshot, findings) = read_routes(path);
+    let (snapshot, findings) = read_routes(path, &config.terminate.zones);
     complain_all(&findings, voice.complaints);
     let at = arguments.at.map_or(now, |at| at.instant(now));
     let alpn = Alpn::from_names(arguments.alpn.iter().map(String::as_bytes));

@@ -7,7 +7,6 @@ use super::table::{Part, Tone};
 use super::words::{clean, grouped, joined, remaining};
 use crate::clock::Timestamp;
 use crate::control::proto::{Phase, Route, RouteState};
-use crate::routing::route::Mode;
 
 /// An end that is nearer than this asks for attention.
 const SOON: i64 = 24 * 3600;
@@ -79,6 +78,12 @@ pub(super) fn route_json(route: &Route) -> Map<String, Value> {
         "alpn": route.alpn,
         "refusal": text(&route.refusal),
         "max_connections": route.max_connections,
+        "protocol": text(&route.protocol),
+        "backend_tls": text(&route.backend_tls),
+        "backend_ca": text(&route.backend_ca),
+        "backend_name": text(&route.backend_name),
+        "pin": text(&route.pin),
+        "client_ca": text(&route.client_ca),
         "more": text(&route.more),
     });
     match value {
@@ -111,7 +116,17 @@ pub(super) fn lines(route: &Route, at: Timestamp) -> Vec<(&'static str, String)>
     }
     line("hosts", joined(&route.hosts));
     line("backends", joined(&route.backends));
-    line("mode", mode(&route.mode));
+    line("mode", mode(route));
+    for (word, value) in [
+        ("ca", &route.backend_ca),
+        ("pin", &route.pin),
+        ("name", &route.backend_name),
+        ("clients", &route.client_ca),
+    ] {
+        if !value.is_empty() {
+            line(word, value.clone());
+        }
+    }
     if !route.alpn.is_empty() {
         line("alpn", format!("only for hellos that offer {}", route.alpn.join(" or ")));
     }
@@ -137,12 +152,15 @@ pub(super) fn lines(route: &Route, at: Timestamp) -> Vec<(&'static str, String)>
     lines
 }
 
-fn mode(word: &str) -> String {
-    match (word, Mode::default()) {
-        ("" | "passthrough", Mode::Passthrough) => {
-            "passthrough: TLS ends in the backend".to_owned()
+fn mode(route: &Route) -> String {
+    match &*route.mode {
+        "" | "passthrough" => "passthrough: TLS ends in the backend".to_owned(),
+        "terminate" => {
+            let what = if route.protocol == "tcp" { "bytes" } else { "HTTP" };
+            let how = if route.backend_tls == "off" { "in the clear" } else { "over TLS" };
+            format!("terminate: {what}, passed on {how}")
         }
-        (other, Mode::Passthrough) => other.to_owned(),
+        other => other.to_owned(),
     }
 }
 

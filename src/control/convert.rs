@@ -34,6 +34,8 @@ fn to_text(message: &proto::Route) -> String {
     let list = |items: &[String]| Value::from(items.to_vec());
     let proto::Route { id, hosts, backends, expires_at, not_before, grace, app, .. } = message;
     let proto::Route { mode, alpn, refusal, max_connections, more, .. } = message;
+    let proto::Route { protocol, backend_tls, backend_ca, backend_name, pin, client_ca, .. } =
+        message;
     line("hosts", list(hosts));
     line("backends", list(backends));
     let texts = [
@@ -44,6 +46,12 @@ fn to_text(message: &proto::Route) -> String {
         ("app", app),
         ("mode", mode),
         ("refusal", refusal),
+        ("protocol", protocol),
+        ("backend_tls", backend_tls),
+        ("backend_ca", backend_ca),
+        ("backend_name", backend_name),
+        ("pin", pin),
+        ("client_ca", client_ca),
     ];
     for (key, value) in texts.into_iter().filter(|(_, value)| !value.is_empty()) {
         line(key, Value::from(value.as_str()));
@@ -78,6 +86,12 @@ pub fn message(route: &Route) -> proto::Route {
         alpn: list(take("alpn")),
         refusal: word(take("refusal")),
         max_connections: route.max_connections(),
+        protocol: word(take("protocol")),
+        backend_tls: word(take("backend_tls")),
+        backend_ca: word(take("backend_ca")),
+        backend_name: word(take("backend_name")),
+        pin: word(take("pin")),
+        client_ca: word(take("client_ca")),
         more: String::new(),
     };
     if message.mode.is_empty() {
@@ -141,8 +155,37 @@ mod tests {
             alpn: vec!["acme-tls/1".into()],
             refusal: "close_notify".into(),
             max_connections: 7,
-            more: String::new(),
+            ..proto::Route::default()
         }
+    }
+
+    #[test]
+    fn how_tls_is_ended_comes_back() {
+        let least = proto::Route {
+            id: "shop.test".into(),
+            hosts: vec!["shop.test".into()],
+            backends: vec!["127.0.0.1:1".into()],
+            mode: "terminate".into(),
+            ..proto::Route::default()
+        };
+        let with_authorities = proto::Route {
+            protocol: "tcp".into(),
+            backend_ca: "/etc/a \"b\".pem".into(),
+            backend_name: "inner.test".into(),
+            client_ca: "/etc/clients.pem".into(),
+            ..least.clone()
+        };
+        let pinned = proto::Route { pin: format!("sha256:{}", "0a".repeat(32)), ..least.clone() };
+        let clear = proto::Route { backend_tls: "off".into(), ..least.clone() };
+        for full in [least.clone(), with_authorities, pinned, clear] {
+            assert_eq!(message(&route(&full).unwrap()), full);
+        }
+        // What says nothing is not told.
+        let said =
+            proto::Route { protocol: "http".into(), backend_tls: "verify".into(), ..least.clone() };
+        assert_eq!(message(&route(&said).unwrap()), least);
+        let sealed = proto::Route { mode: String::new(), pin: "x".into(), ..least };
+        assert_eq!(route(&sealed).unwrap_err().0.len(), 2);
     }
 
     #[test]

@@ -36,7 +36,8 @@ impl From<Failed> for Status {
                 Refusal::TooMuchRemoved { .. } => Code::FailedPrecondition,
                 Refusal::TooMany { .. } => Code::ResourceExhausted,
                 Refusal::NoHead => Code::DataLoss,
-                Refusal::Within { .. }
+                Refusal::Sealed { .. }
+                | Refusal::Within { .. }
                 | Refusal::TooLong { .. }
                 | Refusal::Id { .. }
                 | Refusal::RequestId

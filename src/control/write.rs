@@ -23,6 +23,7 @@ use crate::registry::wish::{Difference, Effect, Request};
 use crate::routing::route::{Origin, Route};
 use crate::routing::snapshot::Conflict;
 use crate::routing::table::Table;
+use crate::routing::zones::Zones;
 use crate::source::document;
 use crate::source::stored::{self, Handle};
 use crate::store::{self, Committed, Revision, Transaction};
@@ -94,6 +95,8 @@ impl std::fmt::Display for Why<'_> {
 /// What writes are judged by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
+    /// Where routes may have TLS ended.
+    pub zones: Zones,
     /// How many of the stored routes an Apply may remove without being asked again.
     pub max_removed_percent: Percent,
     /// How much of the history is kept.
@@ -177,8 +180,9 @@ impl Writer {
 }
 
 impl Ground {
-    fn rules<'a>(&self, elsewhere: &'a dyn Fn(&Route) -> Option<Conflict>) -> Rules<'a> {
+    fn rules<'a>(&'a self, elsewhere: &'a dyn Fn(&Route) -> Option<Conflict>) -> Rules<'a> {
         Rules {
+            zones: &self.settings.zones,
             now: self.clock.now(),
             most_changes: self.handle.store().most_changes(),
             max_removed_percent: self.settings.max_removed_percent,

@@ -8,7 +8,7 @@
 //! index. Time is an argument; nothing here knows a socket.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -42,6 +42,8 @@ pub enum OnRemove {
 pub struct Handle {
     /// 0, or one more than the index in [`RETIREMENTS`].
     retired: AtomicU8,
+    /// Whether it should come to an end by itself, soon.
+    is_asked: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -73,6 +75,20 @@ impl Handle {
         self.retired().map_or(Poll::Pending, Poll::Ready)
     }
 
+    /// Asks the session to come to an end by itself. Sealed ones cannot.
+    pub fn ask_to_leave(&self) {
+        if !self.is_asked.swap(true, Ordering::AcqRel) {
+            self.waker.wake();
+        }
+    }
+
+    /// Whether the session was asked to come to an end. Whoever waits in [`Handle::poll_retired`]
+    /// is woken for this as well.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.is_asked.load(Ordering::Acquire)
+    }
+
     /// Waits until the session is told to end.
     pub async fn wait(&self) -> Outcome {
         std::future::poll_fn(|cx| self.poll_retired(cx)).await
@@ -87,6 +103,20 @@ struct Cohort {
     sessions: HashMap<u64, Arc<Handle>, foldhash::fast::RandomState>,
     /// When the rest of them are cut, once their route was taken away.
     leaving: Option<Instant>,
+    /// Whether they were asked to leave, because their route is over and only its grace is left.
+    is_asked: bool,
+}
+
+impl Cohort {
+    /// The next instant at which the route's end has something to say to them.
+    fn next_end(&self) -> Option<Timestamp> {
+        let lifetime = self.route.lifetime();
+        if self.is_asked { lifetime.cut_at() } else { lifetime.expires_at }
+    }
+
+    fn ask_to_leave(&self) {
+        self.sessions.values().for_each(|handle| handle.ask_to_leave());
+    }
 }
 
 /// All the sessions of one route id.
@@ -201,6 +231,13 @@ impl Ledger {
         }
     }
 
+    /// Asks every session that has shown a name to come to an end by itself.
+    pub fn ask_all(&self) {
+        for group in &self.groups {
+            group.value().cohorts.iter().for_each(Cohort::ask_to_leave);
+        }
+    }
+
     /// Ends every session.
     pub fn retire_all(&self, outcome: Outcome) {
         for entry in &self.nameless {
@@ -241,13 +278,17 @@ impl Ledger {
                     Some(route) if cohort.route.leads_like(route) => {
                         cohort.route = Arc::clone(route);
                         cohort.leaving = None;
+                        cohort.is_asked = false;
                     }
                     _ if cohort.leaving.is_some() => {}
                     _ => {
                         taken_away += cohort.sessions.len();
                         match policy {
                             OnRemove::Keep => {}
-                            OnRemove::Drain => cohort.leaving = Some(now + drain),
+                            OnRemove::Drain => {
+                                cohort.leaving = Some(now + drain);
+                                cohort.ask_to_leave();
+                            }
                             OnRemove::Cut => cohort.leaving = Some(now),
                         }
                     }
@@ -277,6 +318,10 @@ impl Ledger {
                 } else if cohort.leaving.is_some_and(|end| end <= now) {
                     Outcome::RouteRemoved
                 } else {
+                    if cohort.route.lifetime().expires_at.is_some_and(|end| end <= wall) {
+                        cohort.is_asked = true;
+                        cohort.ask_to_leave();
+                    }
                     continue;
                 };
                 count += cohort.sessions.len();
@@ -357,8 +402,12 @@ impl Ledger {
         if let Some(cohort) = same {
             cohort.sessions.insert(session, Arc::clone(handle));
         } else {
-            let mut cohort =
-                Cohort { route: Arc::clone(route), sessions: HashMap::default(), leaving: None };
+            let mut cohort = Cohort {
+                route: Arc::clone(route),
+                sessions: HashMap::default(),
+                leaving: None,
+                is_asked: false,
+            };
             cohort.sessions.insert(session, Arc::clone(handle));
             group.cohorts.push(cohort);
         }
@@ -393,7 +442,7 @@ struct GroupDeadlines {
 }
 
 fn deadlines_of(group: &Group) -> GroupDeadlines {
-    let ends = group.cohorts.iter().filter_map(|cohort| cohort.route.lifetime().cut_at());
+    let ends = group.cohorts.iter().filter_map(Cohort::next_end);
     let drains = group.cohorts.iter().filter_map(|cohort| cohort.leaving);
     GroupDeadlines { end: ends.min(), drain: drains.min() }
 }

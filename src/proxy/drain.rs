@@ -33,6 +33,7 @@ impl Default for Settings {
 /// ready, then cuts those that are left. Accepting must have stopped before.
 pub async fn drain(ledger: &Ledger, settings: &Settings, hurry: impl Future<Output = ()>) {
     info!(sessions = ledger.open(), timeout = %settings.timeout, "draining");
+    ledger.ask_all();
     tokio::select! {
         _ = timeout(settings.timeout.0, ledger.wait_empty()) => {}
         () = hurry => info!("told again to stop: no more waiting"),

@@ -19,8 +19,9 @@ use tokio::time::Instant;
 use crate::proxy::backend::connect::Connect;
 use crate::proxy::engine::Engine;
 use crate::proxy::engine::socket::Socket;
+use crate::proxy::house::House;
 use crate::proxy::limits::Slot;
-use crate::proxy::session::{Arrival, House, session};
+use crate::proxy::session::{Arrival, session};
 
 /// Clients that wait for a worker to take them over; it does so at its next turn.
 const WAITING: usize = 64;

@@ -27,8 +27,13 @@ pub trait Transport: AsyncRead + AsyncWrite + Unpin + 'static {
     /// Lets the kernel find out whether a silent peer is still there.
     fn keep_alive(&self);
 
-    /// The socket behind it, if there is one.
+    /// The socket behind it, if there is one that carries these very bytes.
     fn as_socket(&self) -> Option<&Socket>;
+
+    /// Whether its end is a message of its own, without which a close looks like a broken line.
+    fn says_goodbye(&self) -> bool {
+        false
+    }
 }
 
 /// What every listening TCP socket gets, and accepted ones inherit: no Nagle delay, and keepalive.

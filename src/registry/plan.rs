@@ -19,6 +19,7 @@ use crate::routing::removal::{self, Removal};
 use crate::routing::route::{Claim, Origin, Route};
 use crate::routing::snapshot::{Conflict, Snapshot};
 use crate::routing::text;
+use crate::routing::zones::Zones;
 use crate::store::{self, Check, Revision, Transaction};
 use crate::units::Percent;
 
@@ -50,6 +51,8 @@ pub enum Verdict {
 pub struct Rules<'a> {
     /// The time.
     pub now: Timestamp,
+    /// Where routes may have TLS ended.
+    pub zones: &'a Zones,
     /// How many changes the store takes in one step.
     pub most_changes: usize,
     /// How many of the routes an Apply may remove without being asked again.
@@ -171,6 +174,7 @@ impl<'a> Plan<'a> {
         {
             return Ok(Effect { unchanged: 1, standing: Some(*revision), ..Effect::default() });
         }
+        self.seal(route)?;
         // A stored rival that this very plan takes away or changes is judged by what it becomes.
         let mut rivals = self.image.rivals(route);
         let stored_rival = rivals.find(|(_, rival)| !self.touched.contains_key(&rival.id));
@@ -210,9 +214,11 @@ impl<'a> Plan<'a> {
         if let Some(asked) = if_revision.filter(|asked| *asked < current) {
             return Err(Refusal::Stale { id: None, asked, current });
         }
+        routes.iter().try_for_each(|route| self.seal(route))?;
         let origin = Origin { source: Arc::from("this set"), line: 0, column: 0 };
         let claim = |route: &Arc<Route>| Claim { route: Arc::clone(route), origin: origin.clone() };
-        let (_, conflicts) = Snapshot::build(routes.iter().map(claim));
+        let nothing = Snapshot::within(self.rules.zones.clone());
+        let (_, conflicts) = Snapshot::after(&nothing, &routes.iter().map(claim).collect());
         if let Some((claim, conflict)) = conflicts.into_iter().next() {
             return Err(Refusal::Within { id: Arc::clone(&claim.route.id), conflict });
         }
@@ -231,6 +237,13 @@ impl<'a> Plan<'a> {
         }
         let standing = effect.differences.is_empty().then_some(current);
         Ok(Effect { standing, ..effect })
+    }
+
+    /// Refuses a route that would end TLS where nobody has opened it for that.
+    fn seal(&self, route: &Route) -> Result<(), Refusal> {
+        let Some(pattern) = self.rules.zones.first_outside(route) else { return Ok(()) };
+        let conflict = Conflict::OutsideZones { pattern: pattern.clone() };
+        Err(Refusal::Sealed { id: Arc::clone(&route.id), conflict })
     }
 
     /// Refuses names that a route has which stays as it is.

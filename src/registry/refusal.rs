@@ -51,6 +51,14 @@ pub enum Refusal {
         /// Who has it.
         conflict: Conflict,
     },
+    /// A route would end TLS for names that stay sealed.
+    #[error("route \"{id}\": {conflict}")]
+    Sealed {
+        /// The route.
+        id: Arc<str>,
+        /// The rule.
+        conflict: Conflict,
+    },
     /// Two routes of one set cannot stand beside each other.
     #[error("route \"{id}\" of this set: {conflict}")]
     Within {

@@ -10,4 +10,6 @@ pub mod route;
 mod shards;
 pub mod snapshot;
 pub mod table;
+pub mod termination;
 pub mod text;
+pub mod zones;

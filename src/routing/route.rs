@@ -13,15 +13,18 @@ use crate::clock::Timestamp;
 use crate::endpoint::Endpoint;
 use crate::hostname::Pattern;
 use crate::routing::few::Few;
+use crate::routing::termination::Termination;
 use crate::wire::alert::Answer;
 use crate::wire::client_hello::Alpn;
 
 /// What happens to the TLS connections of a route.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Mode {
     /// They pass through sealed: TLS ends in the backend.
     #[default]
     Passthrough,
+    /// TLS ends here.
+    Terminate(Arc<Termination>),
 }
 
 /// Which names lead to which backends, from when until when.
@@ -125,8 +128,17 @@ impl Route {
 
     /// Sealed or not.
     #[must_use]
-    pub fn mode(&self) -> Mode {
-        self.all().map(|terms| terms.mode).unwrap_or_default()
+    pub fn mode(&self) -> &Mode {
+        self.all().map_or(&Mode::Passthrough, |terms| &terms.mode)
+    }
+
+    /// How it is served, if TLS ends here.
+    #[must_use]
+    pub fn termination(&self) -> Option<&Arc<Termination>> {
+        match self.mode() {
+            Mode::Passthrough => None,
+            Mode::Terminate(termination) => Some(termination),
+        }
     }
 
     /// If not empty: it is only for hellos that offer one of these protocols.

@@ -18,6 +18,7 @@ use crate::routing::expiry::Calendar;
 use crate::routing::names::{Hasher, Names};
 use crate::routing::route::{Claim, Origin, Phase, Route};
 use crate::routing::shards::Shards;
+use crate::routing::zones::Zones;
 use crate::store::Revision;
 use crate::wire::client_hello::Alpn;
 
@@ -35,6 +36,8 @@ pub struct Snapshot {
     parted: Vec<u32>,
     calendar: Calendar,
     store_revision: Option<Revision>,
+    /// Where TLS may be ended.
+    zones: Arc<Zones>,
 }
 
 /// Which passage, and which of the routes there.
@@ -75,7 +78,7 @@ impl From<&Miss> for Outcome {
     }
 }
 
-/// Why a claim cannot stand beside those already in.
+/// Why a claim cannot stand, or not beside those already in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Conflict {
     /// The id is taken.
@@ -96,6 +99,14 @@ pub enum Conflict {
         /// Where that was written.
         first: Origin,
     },
+    /// TLS would be ended for names that nobody has opened for that.
+    #[error(
+        "mode = \"terminate\" is not allowed for {pattern}: it lies in none of terminate.zones, and stays sealed"
+    )]
+    OutsideZones {
+        /// The pattern.
+        pattern: Pattern,
+    },
 }
 
 /// A claim that could not stand beside others.
@@ -110,6 +121,12 @@ pub struct LeftOut {
 }
 
 impl Snapshot {
+    /// A snapshot without routes. Those that follow upon it let TLS be ended in these zones alone.
+    #[must_use]
+    pub fn within(zones: Zones) -> Self {
+        Self { zones: Arc::new(zones), ..Self::default() }
+    }
+
     /// Builds a snapshot of claims that follow upon no others: see [`Snapshot::after`].
     #[must_use]
     pub fn build(claims: impl IntoIterator<Item = Claim>) -> (Self, Vec<(Claim, Conflict)>) {
@@ -126,8 +143,8 @@ impl Snapshot {
     /// Builds the snapshot of several sets that follows upon an older one. A set goes before those
     /// behind it, whatever was in force: so the same sets give the same table everywhere and always.
     /// Within a set first those claims go in whose ids the older snapshot has, then the others, each
-    /// time in their order. One that conflicts with what is in already is left out whole and
-    /// reported.
+    /// time in their order. One that conflicts with what is in already, or would end TLS outside of
+    /// the older one's zones, is left out whole and reported.
     #[must_use]
     pub fn merge(old: &Self, sets: &[Claims]) -> (Self, Vec<LeftOut>) {
         let routes = sets.iter().map(Claims::len).sum();
@@ -136,6 +153,7 @@ impl Snapshot {
             // Nearly all routes have one name, and that without a wildcard.
             exact: Names::with_capacity(routes),
             ids: Shards::with_capacity(routes),
+            zones: Arc::clone(&old.zones),
             ..Self::default()
         };
         let known = old.whole_passages();
@@ -337,7 +355,9 @@ impl Snapshot {
         spot: Spot,
     ) -> Option<(Claim, Conflict)> {
         let route = &written.route;
-        if let Some(conflict) = self.conflict_with(route, |_| true) {
+        let outside = self.zones.first_outside(route);
+        let outside = outside.map(|pattern| Conflict::OutsideZones { pattern: pattern.clone() });
+        if let Some(conflict) = outside.or_else(|| self.conflict_with(route, |_| true)) {
             return Some((passage.claim(written), conflict));
         }
         for pattern in &route.hosts {

@@ -68,10 +68,16 @@ impl Deref for Look<'_> {
     }
 }
 
-/// Makes an empty table.
+/// Makes an empty table in which TLS is nowhere ended.
 #[must_use]
 pub fn table() -> (Publisher, Table) {
-    let empty = Revised { revision: 0, snapshot: Arc::default() };
+    table_from(Snapshot::default())
+}
+
+/// Makes a table that begins with this snapshot.
+#[must_use]
+pub fn table_from(first: Snapshot) -> (Publisher, Table) {
+    let empty = Revised { revision: 0, snapshot: Arc::new(first) };
     let shared = Arc::new(Shared {
         revision: AtomicU64::new(0),
         current: Mutex::new(empty),

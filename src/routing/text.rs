@@ -4,10 +4,12 @@
 //! names as they are stored (A-labels). Whoever reads it gets an equal route.
 
 use std::fmt::{Display, Write as _};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::hostname::Pattern;
 use crate::routing::route::{Lifetime, Mode, Route, Terms};
+use crate::routing::termination::{BackendTls, Protocol, Termination, Trust};
 use crate::units::Period;
 
 /// Writes a route, with its `[[route]]` line.
@@ -39,8 +41,9 @@ pub fn write(route: &Route) -> String {
     if let Some(app) = app {
         line("app", &quoted(&app));
     }
-    match mode {
+    match &mode {
         Mode::Passthrough => {}
+        Mode::Terminate(_) => line("mode", &quoted("terminate")),
     }
     if !alpn.is_empty() {
         line("alpn", &list(alpn.iter().map(|name| String::from_utf8_lossy(name))));
@@ -51,7 +54,40 @@ pub fn write(route: &Route) -> String {
     if max_connections > 0 {
         line("max_connections", &max_connections);
     }
+    if let Mode::Terminate(how) = mode {
+        write_termination(&how, line);
+    }
     text
+}
+
+/// How TLS is ended.
+fn write_termination(how: &Termination, mut line: impl FnMut(&str, &dyn Display)) {
+    let Termination { protocol, backend, client_ca } = how;
+    match protocol {
+        Protocol::Http => {}
+        Protocol::Tcp => line("protocol", &quoted(protocol.word())),
+    }
+    match backend {
+        BackendTls::Off => line("backend_tls", &quoted("off")),
+        BackendTls::Verified { trust, name } => {
+            match trust {
+                Trust::Platform => {}
+                Trust::Authorities(path) => line("backend_ca", &path_text(path)),
+                Trust::Key(digest) => line("pin", &quoted(&digest.to_string())),
+            }
+            if let Some(name) = name {
+                line("backend_name", &quoted(name.as_str()));
+            }
+        }
+    }
+    if let Some(path) = client_ca {
+        line("client_ca", &path_text(path));
+    }
+}
+
+/// A path, which was a text once.
+fn path_text(path: &Path) -> String {
+    quoted(&path.to_string_lossy())
 }
 
 fn list(items: impl Iterator<Item = impl Display>) -> String {
@@ -80,10 +116,12 @@ fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
+    use crate::routing::termination::KeyDigest;
     use crate::source::document;
     use crate::wire::alert::Answer;
     use jiff::SignedDuration;
     use proptest::prelude::*;
+    use std::sync::Arc;
 
     #[test]
     fn every_key_is_written_as_the_documentation_has_it() {
@@ -101,6 +139,17 @@ max_connections = 1000
 "#;
         let route = document::route(&"r.toml".into(), text).unwrap();
         assert_eq!(write(&route), text);
+        let opened = r#"[[route]]
+hosts = ["a.test"]
+backends = ["10.1.2.3:443"]
+mode = "terminate"
+alpn = ["acme"]
+protocol = "tcp"
+backend_ca = "/etc/a \"b\".pem"
+backend_name = "inner.test"
+client_ca = "/etc/clients.pem"
+"#;
+        assert_eq!(write(&document::route(&"r.toml".into(), opened).unwrap()), opened);
         let plain = "[[route]]\nhosts = [\"*.a.test\"]\nbackends = [\"10.0.0.1:1\"]\n";
         let route = document::route(&"r.toml".into(), plain).unwrap();
         assert_eq!((write(&route), &*route.id), (plain.to_owned(), "*.a.test"));
@@ -118,8 +167,32 @@ max_connections = 1000
         "[\\PC]{1,20}".prop_filter("printable", |text| !text.contains(char::is_control))
     }
 
+    fn path() -> impl Strategy<Value = Arc<Path>> {
+        label().prop_map(|text| Path::new(&format!("/{text}")).into())
+    }
+
+    fn mode() -> impl Strategy<Value = Mode> {
+        let trust = prop_oneof![
+            Just(Trust::Platform),
+            path().prop_map(Trust::Authorities),
+            any::<[u8; 32]>().prop_map(|digest| Trust::Key(KeyDigest(digest))),
+        ];
+        let name = proptest::option::of("[a-z]{1,9}\\.test");
+        let verified = (trust, name).prop_map(|(trust, name)| BackendTls::Verified {
+            trust,
+            name: name.map(|name| name.parse().unwrap()),
+        });
+        let backend = prop_oneof![Just(BackendTls::Off), verified];
+        let protocol = prop_oneof![Just(Protocol::Http), Just(Protocol::Tcp)];
+        let how = (protocol, backend, proptest::option::of(path())).prop_map(
+            |(protocol, backend, client_ca)| Termination { protocol, backend, client_ca },
+        );
+        prop_oneof![Just(Mode::Passthrough), how.prop_map(|how| Mode::Terminate(Arc::new(how))),]
+    }
+
     prop_compose! {
         fn route()(
+            mode in mode(),
             hosts in proptest::collection::btree_set("(\\*\\.|\\*\\*\\.)?[a-z0-9]{1,9}\\.test", 1..4),
             backends in proptest::collection::vec(
                 "10\\.0\\.0\\.[1-9]:[1-9][0-9]{0,3}|unix:/[ -~]{0,20}|[a-z]{3}\\.test:1", 1..3),
@@ -145,10 +218,15 @@ max_connections = 1000
                 grace: SignedDuration::from_millis(grace),
             };
             let refusal = refusal.and_then(|at| Answer::from_word(Answer::WORDS[at]));
-            let alpn = alpn.iter().map(|name| Box::from(name.as_bytes())).collect();
-            let terms = Terms {
-                lifetime, app: app.map(Into::into), alpn, refusal, max_connections, ..Terms::default()
+            // Inside of HTTP nothing but HTTP is agreed upon.
+            let alpn = match &mode {
+                Mode::Terminate(how) if how.protocol == Protocol::Http => {
+                    alpn.iter().map(|_| Box::from(b"h2".as_slice())).collect()
+                }
+                _ => alpn.iter().map(|name| Box::from(name.as_bytes())).collect(),
             };
+            let app = app.map(Into::into);
+            let terms = Terms { lifetime, app, mode, alpn, refusal, max_connections };
             Route::new(id.into(), hosts, backends, terms)
         }
     }

@@ -53,7 +53,11 @@ pub(super) async fn supply(
         control.spawn(source.run(sets.clone()));
         (handle, rules(config))
     });
-    let file = file::Watched::new(&config.routes.source(), reload.clone(), Arc::clone(clock));
+    let file = file::Watched::new(
+        &config.routes.source(&config.terminate.zones),
+        reload.clone(),
+        Arc::clone(clock),
+    );
     if let Some(source) = file {
         sources += 1;
         control.spawn(source.run(sets));
@@ -67,6 +71,7 @@ pub(super) async fn supply(
 /// What writes to the store are judged by.
 fn rules(config: &Config) -> write::Settings {
     write::Settings {
+        zones: config.terminate.zones.clone(),
         max_removed_percent: config.routes.max_removed_percent,
         history: config.store.bounds(),
         yields: config.routes.precedence.store_yields(),

@@ -4,7 +4,7 @@
 //! inside one value (a word without quotes, a 13th month) is a fault of that route alone; any
 //! other breach of TOML means that nobody can say where a route ends, so the text gives no routes
 //! and says so: whoever reads it can keep what was good. Whether two routes claim the same name is
-//! not judged here: that rule has one place, `Snapshot::build`. Pure: no file, no clock.
+//! not judged here: that rule has one place, `Snapshot::merge`. Pure: no file, no clock.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -280,9 +280,11 @@ mod tests {
     use crate::clock::Timestamp;
     use crate::endpoint::Endpoint;
     use crate::routing::route::Mode;
+    use crate::routing::termination::{BackendTls, Protocol, Termination, Trust};
     use crate::wire::alert::Answer;
     use proptest::prelude::*;
     use std::fmt::Write as _;
+    use std::path::Path;
 
     fn reading(text: &str) -> Document {
         read(&"r.toml".into(), text)
@@ -324,7 +326,7 @@ hosts = ["**.plain.test"]
         let app = full.route.app().map(|app| &**app);
         assert_eq!(
             (&**id, app, full.route.mode()),
-            ("shop", Some("project/name"), Mode::Passthrough)
+            ("shop", Some("project/name"), &Mode::Passthrough)
         );
         let hosts: Vec<_> = hosts.iter().map(ToString::to_string).collect();
         assert_eq!(hosts, ["shop.example.com", "*.shop.example.com", "**.xn--bcher-kva.example"]);
@@ -382,11 +384,10 @@ hosts = ["**.plain.test"]
             "4:1",
             "`colour` is not a key of a route; allowed: hosts, backends, expires_at",
         ),
-        ("pin = \"sha256:00\"", "4:1", "`pin` is not supported by this version of mse-proxy"),
-        ("client_ca = \"x\"", "4:1", "`client_ca` is not supported by this version"),
-        ("mode = \"terminate\"", "4:8", "mode = \"terminate\" is not supported by this version"),
+        ("client_ca = \"/x\"", "4:1", "`client_ca` is only for a route with mode = \"terminate\""),
+        ("protocol = \"tcp\"", "4:1", "`protocol` is only for a route with mode = \"terminate\""),
         ("mode = \"passtrough\"", "4:8", "`passtrough` is not a mode; did you mean `passthrough`?"),
-        ("mode = \"tcp\"", "4:8", "`tcp` is not a mode; allowed: passthrough"),
+        ("mode = \"tcp\"", "4:8", "`tcp` is not a mode; allowed: passthrough, terminate"),
         (
             "mode = passthrough",
             "4:8",
@@ -427,6 +428,64 @@ hosts = ["**.plain.test"]
         ("max_connections = \"5\"", "4:19", "must be a whole number"),
         ("[route.more]", "4:8", "`more` is not a key of a route; did you mean `mode`?"),
     ];
+
+    const PIN: &str = "sha256:0101010101010101010101010101010101010101010101010101010101010101";
+
+    #[test]
+    fn a_terminating_route_says_how_it_is_served() {
+        let termination = |lines: &str| {
+            let head = "[[route]]\nhosts = ['a.test']\nbackends = ['10.0.0.1:1']\n";
+            let document = reading(&format!("{head}mode = 'terminate'\n{lines}\n"));
+            let told: Vec<_> = told(&document).iter().map(|told| told[7..].to_owned()).collect();
+            let route = document.claims.routes().next();
+            (route.and_then(|route| route.termination().cloned()).map(|one| (*one).clone()), told)
+        };
+        let verified = |trust, name: Option<&str>| BackendTls::Verified {
+            trust,
+            name: name.map(|name| name.parse().unwrap()),
+        };
+        let good = |protocol, backend, client_ca: Option<&str>| {
+            let client_ca = client_ca.map(|path| Path::new(path).into());
+            (Some(Termination { protocol, backend, client_ca }), vec![])
+        };
+        let ca = Trust::Authorities(Path::new("/ca.pem").into());
+        let pin = Trust::Key(PIN.parse().unwrap());
+        let (http, tcp) = (Protocol::Http, Protocol::Tcp);
+        for (lines, expected) in [
+            ("", good(http, verified(Trust::Platform, None), None)),
+            ("protocol = 'tcp'\nalpn = ['x']", good(tcp, verified(Trust::Platform, None), None)),
+            ("alpn = ['h2', 'http/1.1']", good(http, verified(Trust::Platform, None), None)),
+            ("backend_tls = 'off'", good(http, BackendTls::Off, None)),
+            (
+                "backend_ca = '/ca.pem'\nbackend_name = 'b.test'\nclient_ca = '/c.pem'",
+                good(http, verified(ca, Some("b.test")), Some("/c.pem")),
+            ),
+            (
+                &format!("backend_tls = 'verify'\npin = '{PIN}'"),
+                good(http, verified(pin, None), None),
+            ),
+        ] {
+            assert_eq!(termination(lines), expected, "{lines}");
+        }
+        for (lines, expected) in [
+            ("protocol = 'udp'", "5:12: `udp` is not a protocol; allowed: http, tcp"),
+            ("backend_tls = 'no'", "5:15: `no` is not a backend_tls; allowed: verify, off"),
+            ("backend_ca = 'ca.pem'", "5:14: `backend_ca` must be an absolute path"),
+            ("backend_name = '*.b.test'", "5:16: `backend_name`: `*` is only allowed"),
+            ("backend_name = 'b_!'", "5:16: `backend_name`: "),
+            ("pin = 'sha256:00'", "5:7: `pin`: a key digest is written as sha256: and 64"),
+            ("alpn = ['acme-tls/1']", "1:1: with protocol = \"http\", `alpn` may hold h2"),
+            ("backend_tls = 'off'\nbackend_ca = '/x'", "6:1: `backend_ca` says nothing with"),
+            (&format!("pin = '{PIN}'\nbackend_ca = '/x'"), "5:1: give `backend_ca` or `pin`"),
+        ] {
+            let (route, told) = termination(lines);
+            assert_eq!(route, None, "{lines}");
+            assert!(told.len() == 1 && told[0].starts_with(expected), "{lines}: {told:?}");
+        }
+        let sealed =
+            format!("[[route]]\nhosts = ['a.test']\nbackends = ['10.0.0.1:1']\npin = '{PIN}'\n");
+        assert!(told(&reading(&sealed))[0].contains("`pin` of a sealed route is not supported"));
+    }
 
     #[test]
     fn a_bad_key_or_value_is_told_at_its_place_and_costs_its_route_alone() {

@@ -14,6 +14,7 @@ use crate::hostname::HostnameError;
 use crate::registry::keys;
 use crate::routing::route::Origin;
 use crate::routing::snapshot::Conflict;
+use crate::routing::termination::NotADigest;
 use crate::source::instant::NotAnInstant;
 use crate::source::place::Place;
 use crate::store;
@@ -73,6 +74,32 @@ pub enum FaultKind {
         "{0} is not supported by this version of mse-proxy, which therefore leaves the route out"
     )]
     NotSupported(&'static str),
+    /// A key that says something of TLS that is not ended here.
+    #[error("`{0}` is only for a route with mode = \"terminate\"")]
+    OnlyTerminating(&'static str),
+    /// A key that says something of TLS to a backend that is spoken to in the clear.
+    #[error("`{0}` says nothing with backend_tls = \"off\": leave one of them out")]
+    OnlyVerified(&'static str),
+    /// Two ways to prove who a backend is.
+    #[error("give `backend_ca` or `pin`, not both")]
+    TwoProofs,
+    /// A protocol that a route which passes on requests cannot offer.
+    #[error(
+        "with protocol = \"http\", `alpn` may hold h2 and http/1.1; for anything else write protocol = \"tcp\""
+    )]
+    NotHttp,
+    /// A name of a backend that is none.
+    #[error("`backend_name`: {0}")]
+    BackendName(HostnameError),
+    /// A digest that is none.
+    #[error("`pin`: {0}")]
+    Pin(NotADigest),
+    /// A path that depends on where the proxy was started.
+    #[error("`{key}` must be an absolute path")]
+    Path {
+        /// The key.
+        key: &'static str,
+    },
     /// A value of another type.
     #[error("`{key}` must be {expected}, not {found}")]
     Type {

@@ -14,12 +14,13 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info};
 
 use crate::clock::Clock;
+use crate::routing::zones::Zones;
 use crate::source::guard::Guard;
 use crate::source::shelf::{Judgement, Shelf};
 use crate::source::tell;
-use crate::source::watch::{Stir, Watch};
 use crate::source::{RouteSet, Source};
 use crate::units::Percent;
+use crate::watch::{Stir, Watch};
 
 /// The name of this source.
 pub const NAME: &str = "file";
@@ -35,13 +36,21 @@ pub struct Settings {
     pub path: Option<PathBuf>,
     /// Whether one fault keeps a whole new set out.
     pub strict: bool,
+    /// Where TLS may be ended: a route that would do so elsewhere is a fault that `strict` minds.
+    #[serde(skip)]
+    pub zones: Zones,
     /// How much of what is in force a new set may take away without being confirmed.
     pub max_removed_percent: Percent,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { path: None, strict: false, max_removed_percent: Percent::ALL }
+        Self {
+            path: None,
+            strict: false,
+            zones: Zones::default(),
+            max_removed_percent: Percent::ALL,
+        }
     }
 }
 
@@ -123,8 +132,9 @@ impl Watched {
         let path = settings.path.as_ref()?;
         let stir = Stir::default();
         let Settings { strict, max_removed_percent, .. } = *settings;
-        let guard = Guard::new(max_removed_percent, clock);
-        let shelf = Shelf::new(path.clone(), Judgement { strict, guard: Some(guard) });
+        let guard = Some(Guard::new(max_removed_percent, clock));
+        let strict = strict.then(|| settings.zones.clone());
+        let shelf = Shelf::new(path.clone(), Judgement { strict, guard });
         let eye = Eye { watch: Watch::new(path, &stir), shelf };
         let asked = reload.asked.subscribe();
         Some(Self { eye: Arc::new(Mutex::new(eye)), stir, asked, reload })

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use jiff::SignedDuration;
@@ -17,13 +18,15 @@ use crate::endpoint::Endpoint;
 use crate::hostname::{HostnameError, MAX_NAME, Pattern};
 use crate::nearest::nearest;
 use crate::routing::route::{Lifetime, Mode, Origin, Route, Terms};
+use crate::routing::termination::Protocol;
 use crate::source::fault::FaultKind;
 use crate::source::instant;
+use crate::source::terminating::Terminating;
 use crate::units::Period;
 use crate::wire::alert::Answer;
 
 /// The keys of a route.
-pub(super) const KEYS: [&str; 11] = [
+pub(super) const KEYS: [&str; 17] = [
     "hosts",
     "backends",
     "expires_at",
@@ -35,11 +38,14 @@ pub(super) const KEYS: [&str; 11] = [
     "alpn",
     "refusal",
     "max_connections",
+    "protocol",
+    "backend_tls",
+    "backend_ca",
+    "backend_name",
+    "pin",
+    "client_ca",
 ];
-/// Keys that only later versions know.
-const LATER_KEYS: [&str; 6] =
-    ["`pin`", "`protocol`", "`backend_tls`", "`backend_ca`", "`backend_name`", "`client_ca`"];
-const MODES: [&str; 1] = ["passthrough"];
+const MODES: [&str; 2] = ["passthrough", "terminate"];
 /// The longest id or label, in characters: any host can be one.
 const MAX_LABEL: usize = MAX_NAME + "**.".len();
 /// More bytes than any host has in any spelling (253 letters of at most 4 bytes): not worth
@@ -83,6 +89,8 @@ struct Draft {
     backends: Vec<Endpoint>,
     terms: Terms,
     alpn: Vec<Box<[u8]>>,
+    is_terminating: bool,
+    terminating: Terminating,
 }
 
 impl Draft {
@@ -92,7 +100,12 @@ impl Draft {
             (None, Pattern::Exact(name)) => name.shared(),
             (None, wildcard) => wildcard.to_string().into(),
         };
-        let terms = Terms { alpn: self.alpn.into(), ..self.terms };
+        let mode = if self.is_terminating {
+            Mode::Terminate(Arc::new(self.terminating.finish()?))
+        } else {
+            Mode::Passthrough
+        };
+        let terms = Terms { alpn: self.alpn.into(), mode, ..self.terms };
         Some(Route::new(id, self.hosts, self.backends, terms))
     }
 }
@@ -129,15 +142,23 @@ impl Reading<'_> {
             "alpn" => self.alpn(value),
             "refusal" => self.refusal(value),
             "max_connections" => self.max_connections(value),
+            "protocol" => self.protocol(key_span, value),
+            "backend_tls" => self.backend_tls(key_span, value),
+            "backend_ca" => {
+                let path = self.path("backend_ca", value);
+                self.draft.terminating.backend_ca.note("backend_ca", key_span, path);
+            }
+            "backend_name" => self.backend_name(key_span, value),
+            "pin" => self.pin(key_span, value),
+            "client_ca" => {
+                let path = self.path("client_ca", value);
+                self.draft.terminating.client_ca.note("client_ca", key_span, path);
+            }
             other => {
-                let later = LATER_KEYS.into_iter().find(|later| later.trim_matches('`') == other);
-                let kind = match later {
-                    Some(later) => FaultKind::NotSupported(later),
-                    None => FaultKind::UnknownKey {
-                        key: other.to_owned(),
-                        nearest: nearest(other, KEYS),
-                        allowed: &KEYS,
-                    },
+                let kind = FaultKind::UnknownKey {
+                    key: other.to_owned(),
+                    nearest: nearest(other, KEYS),
+                    allowed: &KEYS,
                 };
                 self.faults.push((key_span.clone(), kind));
             }
@@ -170,6 +191,8 @@ impl Reading<'_> {
         {
             self.faults.push((header.clone(), FaultKind::NeverLive { start, end }));
         }
+        let Draft { is_terminating, terminating, alpn, .. } = &self.draft;
+        self.faults.extend(terminating.judge(*is_terminating, alpn, header));
     }
 
     fn text<'v>(&mut self, key: &'static str, value: &'v Value<'_>) -> Option<&'v str> {
@@ -276,10 +299,65 @@ impl Reading<'_> {
     fn mode(&mut self, value: &Value<'_>) {
         let Some(text) = self.text("mode", value) else { return };
         match text {
-            "passthrough" => self.draft.terms.mode = Mode::Passthrough,
-            "terminate" => self.fault(value, FaultKind::NotSupported("mode = \"terminate\"")),
+            "passthrough" => self.draft.is_terminating = false,
+            "terminate" => self.draft.is_terminating = true,
             other => self.unknown_word("mode", other, &MODES, value),
         }
+    }
+
+    fn protocol(&mut self, key: &Range<usize>, value: &Value<'_>) {
+        let Some(text) = self.text("protocol", value) else { return };
+        let protocol = Protocol::from_word(text);
+        if protocol.is_none() {
+            self.unknown_word("protocol", text, &Protocol::WORDS, value);
+        }
+        self.draft.terminating.protocol.note("protocol", key, protocol);
+    }
+
+    fn backend_tls(&mut self, key: &Range<usize>, value: &Value<'_>) {
+        let Some(text) = self.text("backend_tls", value) else { return };
+        let is_on = match text {
+            "verify" => Some(true),
+            "off" => Some(false),
+            other => {
+                self.unknown_word("backend_tls", other, &["verify", "off"], value);
+                None
+            }
+        };
+        self.draft.terminating.backend_tls.note("backend_tls", key, is_on);
+    }
+
+    fn backend_name(&mut self, key: &Range<usize>, value: &Value<'_>) {
+        let Some(text) = self.text("backend_name", value) else { return };
+        let name = match pattern(text) {
+            Ok(Pattern::Exact(name)) => Some(name),
+            Ok(Pattern::OneLabel(_) | Pattern::AnyDepth(_)) => {
+                let kind = FaultKind::BackendName(HostnameError::MisplacedStar);
+                self.fault(value, kind);
+                None
+            }
+            Err(why) => {
+                self.fault(value, FaultKind::BackendName(why));
+                None
+            }
+        };
+        self.draft.terminating.backend_name.note("backend_name", key, name);
+    }
+
+    fn pin(&mut self, key: &Range<usize>, value: &Value<'_>) {
+        let Some(text) = self.text("pin", value) else { return };
+        let digest = text.parse().map_err(|why| self.fault(value, FaultKind::Pin(why))).ok();
+        self.draft.terminating.pin.note("pin", key, digest);
+    }
+
+    /// The absolute path of a file.
+    fn path(&mut self, key: &'static str, value: &Value<'_>) -> Option<Arc<Path>> {
+        let path = Path::new(self.text(key, value)?);
+        if path.is_absolute() {
+            return Some(path.into());
+        }
+        self.fault(value, FaultKind::Path { key });
+        None
     }
 
     fn refusal(&mut self, value: &Value<'_>) {

@@ -17,7 +17,7 @@ mod sheet;
 mod shelf;
 pub mod stored;
 mod tell;
-mod watch;
+mod terminating;
 
 use std::sync::Arc;
 

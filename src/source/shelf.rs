@@ -16,6 +16,7 @@ use tracing::info;
 
 use crate::routing::claims::Claims;
 use crate::routing::snapshot::Snapshot;
+use crate::routing::zones::Zones;
 use crate::source::fault::{Fault, FaultKind};
 use crate::source::guard::Guard;
 use crate::source::place::Place;
@@ -34,8 +35,8 @@ pub(super) struct Shelf {
 /// How a new set is judged before it takes the place of the last good one.
 #[derive(Debug, Default)]
 pub(super) struct Judgement {
-    /// Whether one fault keeps it out.
-    pub(super) strict: bool,
+    /// If set, one fault keeps it out; what lies outside of these zones counts as one.
+    pub(super) strict: Option<Zones>,
     /// What keeps it out if it takes too much away.
     pub(super) guard: Option<Guard>,
 }
@@ -91,16 +92,18 @@ impl Shelf {
         mut faults: Vec<Fault>,
         is_asked: bool,
     ) -> (Claims, Vec<Fault>) {
-        let strict = self.judgement.strict;
-        if strict && faults.is_empty() {
-            let conflicts = Snapshot::after(&Snapshot::default(), &claims).1;
+        let strict = &self.judgement.strict;
+        if let Some(zones) = strict
+            && faults.is_empty()
+        {
+            let conflicts = Snapshot::after(&Snapshot::within(zones.clone()), &claims).1;
             faults.extend(conflicts.into_iter().map(|(claim, conflict)| Fault {
                 place: Place::of_origin(&claim.origin),
                 kind: conflict.into(),
             }));
         }
         let kept = self.last_good.len();
-        if strict && !faults.is_empty() {
+        if strict.is_some() && !faults.is_empty() {
             faults.push(self.fault(FaultKind::HeldBack { kept }));
             return (self.last_good.clone(), faults);
         }

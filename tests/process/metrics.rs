@@ -10,7 +10,7 @@ use crate::support::{Daemon, backend, echo, hello, route, text};
 use crate::web::{Samples, get, scrape};
 
 /// The contract: name, kind, labels of one sample that is there from the start.
-const PROMISED: [(&str, &str, &str); 33] = [
+const PROMISED: [(&str, &str, &str); 36] = [
     ("mse_proxy_sessions_total", "counter", "{outcome=\"closed\"}"),
     ("mse_proxy_sessions_open", "gauge", ""),
     ("mse_proxy_worker_sessions_open", "gauge", "{worker=\"0\"}"),
@@ -22,6 +22,9 @@ const PROMISED: [(&str, &str, &str); 33] = [
     ("mse_proxy_first_byte_seconds", "histogram", ""),
     ("mse_proxy_relayed_bytes_total", "counter", "{direction=\"to_client\"}"),
     ("mse_proxy_splice_bytes_total", "counter", ""),
+    ("mse_proxy_requests_total", "counter", "{class=\"2xx\"}"),
+    ("mse_proxy_handshake_failures_total", "counter", "{reason=\"unknown_ca\"}"),
+    ("mse_proxy_certificates", "gauge", "{state=\"good\"}"),
     ("mse_proxy_routes", "gauge", "{state=\"faulty\"}"),
     ("mse_proxy_routes_ending", "gauge", "{within=\"24h\"}"),
     ("mse_proxy_table_revision", "gauge", ""),
@@ -165,7 +168,7 @@ fn the_numbers_are_those_of_the_traffic() {
     ] {
         after.assert(&format!("mse_proxy_sessions_total{{outcome=\"{outcome}\"}}"), count);
     }
-    assert_eq!(after.series("mse_proxy_sessions_total").len(), 31, "all outcomes, from the start");
+    assert_eq!(after.series("mse_proxy_sessions_total").len(), 37, "all outcomes, from the start");
     after.assert("mse_proxy_sessions_total{outcome=\"suspended\"}", 0);
     let size = f64::from(u32::try_from(bytes.len()).unwrap());
     let sizes = f64::from(u32::try_from(sizes).unwrap());

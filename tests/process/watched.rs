@@ -72,7 +72,11 @@ fn what_alerts_and_dashboard_ask_for_is_there_and_the_dashboard_leaves_nothing_o
     let routes = folder.path().join("routes.toml");
     let end = "expires_at = 2099-01-01T00:00:00Z";
     std::fs::write(&routes, route("app.test", "127.0.0.1:1", end)).unwrap();
-    let mut daemon = Daemon::serve(&routes, &[]);
+    let made = rcgen::generate_simple_self_signed(["app.test".to_owned()]).unwrap();
+    let pair = folder.path().join("pair.pem");
+    std::fs::write(&pair, made.cert.pem() + &made.signing_key.serialize_pem()).unwrap();
+    let certificates = [("MSE_PROXY_TERMINATE_CERTIFICATES", pair.to_str().unwrap())];
+    let mut daemon = Daemon::serve(&routes, &certificates);
     let samples = Samples::read(&get(daemon.admin(), "/metrics").body);
     let exported: BTreeSet<_> = samples.names().into_iter().map(str::to_owned).collect();
 

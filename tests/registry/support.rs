@@ -46,7 +46,12 @@ pub(crate) struct Node {
 }
 
 pub(crate) fn settings() -> Settings {
-    Settings { max_removed_percent: Percent::ALL, history: Bounds::default(), yields: true }
+    Settings {
+        zones: ["**.apps.test".parse().unwrap()].into_iter().collect(),
+        max_removed_percent: Percent::ALL,
+        history: Bounds::default(),
+        yields: true,
+    }
 }
 
 impl Node {

@@ -1,5 +1,6 @@
 //! One writer: what it does, what it refuses, and what it answers.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -120,6 +121,36 @@ async fn a_name_that_is_taken_is_refused_with_who_has_it() {
     // When the incumbent goes, another may have the name.
     node.remove("first").await.unwrap();
     node.set(&route("second", "a.test", 2)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_write_opens_a_name_outside_of_the_zones() {
+    let (store, _folder) = store();
+    let clock = Arc::new(mse_proxy::clock::SystemClock);
+    // Whoever goes first: the rule asks nobody.
+    for yields in [true, false] {
+        let node = Node::with(&store, "t", Settings { yields, ..settings() }, clock.clone());
+        let opened = |host: &str| {
+            let text = format!(
+                "[[route]]\nhosts = [\"{host}\"]\nbackends = [\"10.0.0.1:1\"]\nmode = \"terminate\"\n"
+            );
+            mse_proxy::source::document::route(&"test".into(), &text).unwrap()
+        };
+        let words = "route \"sealed.test\": mode = \"terminate\" is not allowed for sealed.test: it lies in none \
+             of terminate.zones, and stays sealed";
+        let refusal = refused(node.set(&opened("sealed.test")).await);
+        assert_eq!(refusal.to_string(), words);
+        let apply = |others| Wish::Apply {
+            routes: vec![opened("a.apps.test"), opened("sealed.test")],
+            if_revision: None,
+            allow_removal: true,
+            others,
+        };
+        for others in [Others::Go, Others::StayBut(BTreeSet::new())] {
+            assert_eq!(refused(node.ask("", apply(others)).await).to_string(), words);
+        }
+        node.set(&opened("a.apps.test")).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,11 +13,14 @@ use mse_proxy::outcome::Outcome;
 use mse_proxy::proxy::backend::connect::{Connect, ConnectError};
 use mse_proxy::proxy::connections::{Ledger, OnRemove};
 use mse_proxy::proxy::engine::deadlines::{Deadline, Deadlines, TICK};
+use mse_proxy::proxy::engine::tasks::Spawner;
+use mse_proxy::proxy::house::House;
 use mse_proxy::proxy::limits::{self, Limits};
 use mse_proxy::proxy::peek;
 use mse_proxy::proxy::relay::idle;
 use mse_proxy::proxy::retire::{Policy, retire};
-use mse_proxy::proxy::session::{Arrival, House, session};
+use mse_proxy::proxy::session::{Arrival, session};
+use mse_proxy::proxy::terminate::{self, Terminal};
 use mse_proxy::routing::route::{Claim, Lifetime, Origin, Route, Terms};
 use mse_proxy::routing::snapshot::Snapshot;
 use mse_proxy::routing::table::{Publisher, table};
@@ -182,7 +185,6 @@ impl World {
         let deadlines = Deadlines::new(Instant::now());
         tokio::task::spawn_local(turn(deadlines.clone()));
         let house = Rc::new(House {
-            deadlines,
             table: table.reader(),
             ledger,
             limits: Arc::new(Limits::new(settings)),
@@ -194,6 +196,14 @@ impl World {
             hello: peek::Settings::default(),
             answer: Answer::Close,
             idle: Rc::new((&idle::Settings::default()).into()),
+            terminal: Terminal::new(
+                &terminate::Settings::default(),
+                terminate::Shared::default(),
+                Arc::clone(&clock) as _,
+                Spawner::default(),
+                deadlines.clone(),
+            ),
+            deadlines,
         });
         let slots = free_slots(&house.limits);
         Self { house, clocks, clock, publisher, metrics, folder, sessions: Vec::new(), slots }

@@ -356,6 +356,18 @@ impl Road {
     }
 }
 
+/// Whether a HEADERS frame of HTTP/2 is among these, which begin with a frame.
+fn has_headers(mut frames: &[u8]) -> bool {
+    while let [high, middle, low, kind, ..] = *frames {
+        if kind == 1 {
+            return true;
+        }
+        let size = u32::from_be_bytes([0, high, middle, low]) as usize;
+        frames = frames.get(9 + size..).unwrap_or_default();
+    }
+    false
+}
+
 /// Carries bytes one way until there are no more.
 fn pass(from: &TcpStream, to: &TcpStream, switches: &Arc<Switches>, are_answers: bool) {
     let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
@@ -366,8 +378,15 @@ fn pass(from: &TcpStream, to: &TcpStream, switches: &Arc<Switches>, are_answers:
             while switches.swallows.load(Ordering::SeqCst) {
                 thread::park();
             }
-            let is_lost = are_answers && switches.loses_answers.load(Ordering::SeqCst);
-            if is_lost || to.write_all(&buffer[..count]).is_err() {
+            if are_answers && switches.loses_answers.load(Ordering::SeqCst) {
+                // Not before it is an answer: whatever else etcd says when a request comes (a PING)
+                // tells nothing of what becomes of that.
+                if has_headers(&buffer[..count]) {
+                    break;
+                }
+                continue;
+            }
+            if to.write_all(&buffer[..count]).is_err() {
                 break;
             }
         }

@@ -1,7 +1,8 @@
 //! A route as it is given on a command line or in a text, and what is wrong with that.
 //!
 //! Both are judged by the reader of routes files, before the proxy is asked: whoever typed them
-//! learns of all faults at once, with their places.
+//! learns of all faults at once, with their places. Where TLS may be ended is judged by the proxy,
+//! which knows its zones.
 
 use std::io::{self, Read as _};
 use std::path::Path;
@@ -12,6 +13,7 @@ use crate::cli::report::Finding;
 use crate::control::convert::message;
 use crate::control::proto::Route;
 use crate::routing::snapshot::Snapshot;
+use crate::routing::zones::Zones;
 use crate::source::document;
 use crate::source::place::Place;
 
@@ -24,8 +26,11 @@ const MAX_TEXT: u64 = 1 << 30;
 /// The routes of a file, a folder, or standard input (`-`); all that is wrong with them, if
 /// anything is: what is left out of a set would be removed.
 pub(super) fn read(path: &Path) -> Result<Vec<Route>, Vec<Finding>> {
-    let (snapshot, findings) =
-        if path == Path::new("-") { read_standard_input() } else { read_routes(path) };
+    let (snapshot, findings) = if path == Path::new("-") {
+        read_standard_input()
+    } else {
+        read_routes(path, &Zones::everywhere())
+    };
     if findings.is_empty() {
         Ok(snapshot.claims().map(|written| message(&written.route)).collect())
     } else {
@@ -47,7 +52,8 @@ fn read_standard_input() -> (Snapshot, Vec<Finding>) {
 pub(super) fn judge(source: &Arc<str>, text: &str) -> (Snapshot, Vec<Finding>) {
     let read = document::read(source, text);
     let mut findings: Vec<Finding> = read.faults.iter().map(Finding::from).collect();
-    let (snapshot, conflicts) = Snapshot::after(&Snapshot::default(), &read.claims);
+    let (snapshot, conflicts) =
+        Snapshot::after(&Snapshot::within(Zones::everywhere()), &read.claims);
     findings.extend(conflicts.iter().map(|(claim, conflict)| Finding {
         place: Place::of_origin(&claim.origin),
         message: conflict.to_string(),

@@ -47,9 +47,11 @@ pub(in crate::cli) struct Arguments {
     /// Whom it is for.
     #[arg(long, value_name = "PROJECT/NAME")]
     app: Option<String>,
-    /// Whether TLS passes through sealed.
+    /// Whether TLS passes through sealed: `passthrough`, or `terminate`.
     #[arg(long)]
     mode: Option<String>,
+    #[command(flatten)]
+    terminating: Terminating,
     /// Only for hellos that offer one of these protocols.
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     alpn: Option<Vec<String>>,
@@ -62,7 +64,8 @@ pub(in crate::cli) struct Arguments {
     /// Take the whole route from this file instead, or from standard input (`-`): a routes file
     /// with one route.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["id", "hosts", "backends", "expires_at",
-        "expires_in", "not_before", "grace", "app", "mode", "alpn", "refusal", "max_connections"])]
+        "expires_in", "not_before", "grace", "app", "mode", "alpn", "refusal", "max_connections",
+        "protocol", "backend_tls", "backend_ca", "backend_name", "pin", "client_ca"])]
     file: Option<PathBuf>,
     /// Only if the route has this revision; 0: only if there is none.
     #[arg(long, value_name = "REVISION")]
@@ -70,6 +73,29 @@ pub(in crate::cli) struct Arguments {
     /// Under which id the write may be repeated; made up without.
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
+}
+
+/// How TLS is ended, with `--mode terminate`.
+#[derive(Debug, clap::Args)]
+struct Terminating {
+    /// What is spoken inside of it: `http` or `tcp`.
+    #[arg(long)]
+    protocol: Option<String>,
+    /// Whether the backend is spoken to over TLS: `verify` or `off`.
+    #[arg(long)]
+    backend_tls: Option<String>,
+    /// The authorities that vouch for the backend, as a PEM file of the proxy's machine.
+    #[arg(long, value_name = "FILE")]
+    backend_ca: Option<String>,
+    /// The name that the backend is asked for, and must have.
+    #[arg(long, value_name = "NAME")]
+    backend_name: Option<String>,
+    /// The key of the backend, whatever its certificate says.
+    #[arg(long, value_name = "sha256:DIGEST")]
+    pin: Option<String>,
+    /// Only clients with a certificate of these authorities, a PEM file of the proxy's machine.
+    #[arg(long, value_name = "FILE")]
+    client_ca: Option<String>,
 }
 
 /// An instant, or that there is none.
@@ -173,11 +199,18 @@ fn put(arguments: &Arguments, route: &mut Route, now: Timestamp) {
     if let Some(start) = arguments.not_before {
         route.not_before = text(start);
     }
+    let terminating = &arguments.terminating;
     let texts = [
         (&arguments.grace, &mut route.grace),
         (&arguments.app, &mut route.app),
         (&arguments.mode, &mut route.mode),
         (&arguments.refusal, &mut route.refusal),
+        (&terminating.protocol, &mut route.protocol),
+        (&terminating.backend_tls, &mut route.backend_tls),
+        (&terminating.backend_ca, &mut route.backend_ca),
+        (&terminating.backend_name, &mut route.backend_name),
+        (&terminating.pin, &mut route.pin),
+        (&terminating.client_ca, &mut route.client_ca),
     ];
     for (given, kept) in texts {
         if let Some(given) = given {

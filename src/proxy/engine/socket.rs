@@ -14,8 +14,8 @@ use std::task::{Context, Poll, ready};
 use rustix::io::Errno;
 use rustix::net::addr::SocketAddrArg;
 use rustix::net::{
-    self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType,
-    ipproto,
+    self, AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketAddrUnix,
+    SocketFlags, SocketType, ipproto,
 };
 use rustix::pipe::{SpliceFlags, splice};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -209,6 +209,25 @@ impl AsyncWrite for Socket {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.poll_send(cx, bytes, SendFlags::empty())
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let nothing = &mut SendAncillaryBuffer::default();
+        let send = || net::sendmsg(&self.fd, slices, nothing, SendFlags::NOSIGNAL);
+        let count = ready!(self.poll_io(cx, Ready::WRITE, send))?;
+        let all: usize = slices.iter().map(|slice| slice.len()).sum();
+        if 0 < count && count < all {
+            self.registration.exhausted(Ready::WRITE);
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -132,7 +132,9 @@ impl Direction {
             match self.stage {
                 Stage::Over => return Poll::Pending,
                 Stage::SourceBroken => return self.over(Err(Broken::Source)),
-                Stage::Finishing if self.is_last => return self.over(Ok(())),
+                Stage::Finishing if self.is_last && !sink.says_goodbye() => {
+                    return self.over(Ok(()));
+                }
                 Stage::Finishing => {
                     return match Pin::new(&mut *sink).poll_shutdown(cx) {
                         Poll::Pending => Poll::Pending,
@@ -165,7 +167,9 @@ impl Direction {
     ) -> Poll<io::Result<()>> {
         loop {
             let (count, is_done, is_spliced) = match &mut self.owed {
-                Owed::Nothing => return Poll::Ready(Ok(())),
+                // A sink of TLS may have taken what its socket has not. Of others there is nothing to
+                // flush.
+                Owed::Nothing => return Pin::new(&mut *sink).poll_flush(cx),
                 Owed::Bytes(owed) => {
                     let (bytes, from) = &mut **owed;
                     let rest = bytes.get(*from..).unwrap_or_default();

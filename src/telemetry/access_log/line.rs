@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::hostname::Hostname;
-use crate::outcome::{Outcome, Record};
+use crate::outcome::{Asked, Outcome, Record};
 
 /// The fields of a record; their names are a contract.
 #[derive(Serialize)]
@@ -36,6 +36,24 @@ struct Fields<'a> {
     duration_s: f64,
     to_backend_bytes: u64,
     to_client_bytes: u64,
+    #[serde(flatten)]
+    asked: Option<AskedFields<'a>>,
+}
+
+/// What the record of a request has besides.
+#[derive(Serialize)]
+struct AskedFields<'a> {
+    method: &'a str,
+    path: &'a str,
+    protocol: &'static str,
+    status: Option<u16>,
+}
+
+impl<'a> From<&'a Asked> for AskedFields<'a> {
+    fn from(asked: &'a Asked) -> Self {
+        let Asked { method, path, protocol, status } = asked;
+        Self { method, path, protocol, status: *status }
+    }
 }
 
 impl<'a> From<&'a Record> for Fields<'a> {
@@ -64,6 +82,7 @@ impl<'a> From<&'a Record> for Fields<'a> {
             duration_s: seconds(record.duration),
             to_backend_bytes: record.to_backend_bytes,
             to_client_bytes: record.to_client_bytes,
+            asked: record.asked.as_deref().map(AskedFields::from),
         }
     }
 }
@@ -97,6 +116,10 @@ pub(super) fn summary(bytes: &mut Vec<u8>, record: &Record) {
     let _ = write!(bytes, "{} {} {name}", record.outcome, record.client);
     if let Some(endpoint) = &record.endpoint {
         let _ = write!(bytes, " -> {endpoint}");
+    }
+    if let Some(Asked { method, path, status, .. }) = record.asked.as_deref() {
+        let status = status.map_or_else(|| "-".to_owned(), |status| status.to_string());
+        let _ = write!(bytes, " {method} {path} {status}");
     }
     if let Some(reason) = record.reason.filter(|reason| *reason != record.outcome.word()) {
         let _ = write!(bytes, " ({reason})");

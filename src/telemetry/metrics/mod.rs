@@ -20,7 +20,7 @@ use prometheus::proto::MetricFamily;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::outcome::Outcome;
+use crate::outcome::{HANDSHAKE_REASONS, Outcome, StatusClass};
 use crate::routing::snapshot::Snapshot;
 use crate::routing::table::Revised;
 use crate::telemetry::almanac::{DAY, HOUR};
@@ -83,6 +83,10 @@ pub struct Facts {
     pub dropped_records: u64,
     /// Whether new clients are welcome.
     pub is_ready: bool,
+    /// The certificates that may answer here, by their files, and when they end.
+    pub certificates: Vec<(Arc<str>, Timestamp)>,
+    /// How many files of certificates something is wrong with.
+    pub faulty_certificates: usize,
 }
 
 /// How one source stands.
@@ -169,6 +173,7 @@ impl Metrics {
         self.adopt(&facts.table.snapshot);
         let mut families = self.of_sessions(facts);
         families.extend(of_table(facts));
+        families.extend(of_certificates(facts, self.routes.most()));
         families.extend(self.routes.families(&facts.table.snapshot, facts.now));
         families.push(gauge(
             "mse_proxy_build_info",
@@ -200,6 +205,22 @@ impl Metrics {
                 "mse_proxy_sessions_total",
                 "Sessions that ended, refused ones included, by how they ended.",
                 ended,
+            ),
+            counter(
+                "mse_proxy_requests_total",
+                "Requests inside of terminated connections, by the class of their answer.",
+                StatusClass::ALL.map(|class| {
+                    let count = sheets.iter().map(|sheet| sheet.requests(class)).sum();
+                    (vec![("class", class.word())], amount(count))
+                }),
+            ),
+            counter(
+                "mse_proxy_handshake_failures_total",
+                "Handshakes with clients that failed, by the client's alert or by what was wrong.",
+                HANDSHAKE_REASONS.iter().enumerate().map(|(place, reason)| {
+                    let count = sheets.iter().map(|sheet| sheet.handshake_failures(place)).sum();
+                    (vec![("reason", *reason)], amount(count))
+                }),
             ),
             gauge(
                 "mse_proxy_sessions_open",
@@ -255,6 +276,32 @@ impl Metrics {
         }));
         families
     }
+}
+
+/// The certificates whose end is nearest have series of their own, up to `most`.
+fn of_certificates(facts: &Facts, most: usize) -> Vec<MetricFamily> {
+    let mut ends: Vec<_> = facts.certificates.iter().collect();
+    ends.sort_unstable_by_key(|(file, end)| (*end, Arc::clone(file)));
+    let good = facts.certificates.iter().filter(|(_, end)| *end >= facts.now).count();
+    let states = [
+        ("good", good),
+        ("expired", facts.certificates.len() - good),
+        ("faulty", facts.faulty_certificates),
+    ];
+    vec![
+        gauge(
+            "mse_proxy_certificates",
+            "Certificates for terminated names; of faulty ones the last good one may still answer.",
+            states.map(|(state, count)| (vec![("state", state)], size(count))),
+        ),
+        gauge(
+            "mse_proxy_certificate_expiry_timestamp_seconds",
+            "When a certificate for terminated names ends, for those whose end is nearest.",
+            ends.into_iter()
+                .take(most)
+                .map(|(file, end)| (vec![("certificate", &**file)], family::unix(*end))),
+        ),
+    ]
 }
 
 fn of_table(facts: &Facts) -> Vec<MetricFamily> {

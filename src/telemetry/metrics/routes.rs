@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use prometheus::proto::MetricFamily;
 
 use crate::clock::Timestamp;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, StatusClass};
 use crate::routing::snapshot::Snapshot;
 use crate::telemetry::metrics::family::{counter, gauge, unix};
 use crate::telemetry::metrics::{amount, size};
@@ -45,6 +45,7 @@ struct Shard {
     to_backend: AtomicU64,
     to_client: AtomicU64,
     ended: [AtomicU64; Outcome::ALL.len()],
+    requests: [AtomicU64; StatusClass::ALL.len()],
 }
 
 /// What was counted under one route.
@@ -67,6 +68,7 @@ impl Series {
             to_backend: AtomicU64::new(0),
             to_client: AtomicU64::new(0),
             ended: [const { AtomicU64::new(0) }; Outcome::ALL.len()],
+            requests: [const { AtomicU64::new(0) }; StatusClass::ALL.len()],
         };
         Self { shards: (0..shards).map(|_| shard()).collect() }
     }
@@ -85,6 +87,15 @@ impl Series {
 
     pub(super) fn ended(&self, shard: usize, outcome: Outcome) {
         add(self.shards.get(shard).and_then(|shard| shard.ended.get(outcome.index())), 1);
+    }
+
+    pub(super) fn requested(&self, shard: usize, class: StatusClass) {
+        add(self.shards.get(shard).and_then(|shard| shard.requests.get(class as usize)), 1);
+    }
+
+    fn requests(&self, class: StatusClass) -> u64 {
+        let counts = self.shards.iter().filter_map(|shard| shard.requests.get(class as usize));
+        counts.map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
     pub(super) fn carried_to_backend(&self, shard: usize, bytes: u64) {
@@ -206,7 +217,7 @@ impl Book {
     }
 }
 
-fn counted(rows: &[(&str, &Series)]) -> [MetricFamily; 3] {
+fn counted(rows: &[(&str, &Series)]) -> [MetricFamily; 4] {
     let ended = rows.iter().flat_map(|(id, series)| {
         let counts = Outcome::ALL.into_iter().map(|outcome| (outcome, series.ended_by(outcome)));
         // A route has met few of the outcomes. `closed` is always told, so that there is a series
@@ -221,7 +232,17 @@ fn counted(rows: &[(&str, &Series)]) -> [MetricFamily; 3] {
         [("to_backend", counts.to_backend), ("to_client", counts.to_client)]
             .map(|(way, count)| (vec![("route", *id), ("direction", way)], amount(count)))
     });
+    let requests = rows.iter().flat_map(|(id, series)| {
+        let counts = StatusClass::ALL.map(|class| (class, series.requests(class)));
+        let met = counts.into_iter().filter(|(_, count)| *count > 0);
+        met.map(|(class, count)| (vec![("route", *id), ("class", class.word())], amount(count)))
+    });
     [
+        counter(
+            "mse_proxy_route_requests_total",
+            "Requests inside of a route's terminated connections, by the class of their answer.",
+            requests,
+        ),
         counter(
             "mse_proxy_route_sessions_total",
             "Sessions of a route that ended, by how they ended.",

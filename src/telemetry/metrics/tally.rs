@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use crate::outcome::{Outcome, Record};
+use crate::outcome::{HANDSHAKE_REASONS, Outcome, Record, StatusClass};
 use crate::telemetry::metrics::histogram::{self, Histogram};
 use crate::telemetry::metrics::routes::{Book, Series};
 
@@ -46,6 +46,8 @@ impl AcceptFailure {
 #[repr(align(128))]
 pub(super) struct Sheet {
     ended: [AtomicU64; Outcome::ALL.len()],
+    requests: [AtomicU64; StatusClass::ALL.len()],
+    handshake_failures: [AtomicU64; HANDSHAKE_REASONS.len()],
     to_backend: AtomicU64,
     to_client: AtomicU64,
     spliced: AtomicU64,
@@ -83,6 +85,8 @@ impl Default for Sheet {
     fn default() -> Self {
         Self {
             ended: [const { AtomicU64::new(0) }; Outcome::ALL.len()],
+            requests: [const { AtomicU64::new(0) }; StatusClass::ALL.len()],
+            handshake_failures: [const { AtomicU64::new(0) }; HANDSHAKE_REASONS.len()],
             to_backend: AtomicU64::new(0),
             to_client: AtomicU64::new(0),
             spliced: AtomicU64::new(0),
@@ -98,6 +102,14 @@ impl Default for Sheet {
 impl Sheet {
     pub(super) fn ended(&self, outcome: Outcome) -> u64 {
         self.ended.get(outcome.index()).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn handshake_failures(&self, reason: usize) -> u64 {
+        self.handshake_failures.get(reason).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn requests(&self, class: StatusClass) -> u64 {
+        self.requests.get(class as usize).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
     pub(super) fn to_backend(&self) -> u64 {
@@ -187,10 +199,30 @@ impl Tally {
         }
     }
 
+    /// An exchange of a session has ended and left this record.
+    pub fn exchanged(&self, record: &Record) {
+        let Some(asked) = &record.asked else { return };
+        let class = StatusClass::of(asked.status);
+        if let Some(count) = self.sheet.requests.get(class as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(route) = &record.route {
+            self.series(route).requested(self.shard, class);
+        }
+    }
+
     /// A session has ended and left this record.
     pub fn ended(&self, record: &Record, visit: Option<Visit>) {
         if let Some(count) = self.sheet.ended.get(record.outcome.index()) {
             count.fetch_add(1, Ordering::Relaxed);
+        }
+        if record.outcome == Outcome::HandshakeFailed {
+            let told = record.reason.unwrap_or_default();
+            let known = HANDSHAKE_REASONS.iter().position(|reason| *reason == told);
+            let place = known.unwrap_or(HANDSHAKE_REASONS.len() - 1);
+            if let Some(count) = self.sheet.handshake_failures.get(place) {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
         }
         if let Some(size) = record.hello_bytes {
             self.sheet.hello_bytes.observe(size.into());

@@ -49,7 +49,7 @@ type Identity = (u64, u64);
 
 /// Watches the directories of one path. Blocking.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub struct Watch {
     path: PathBuf,
     watcher: Option<INotifyWatcher>,
     stir: Stir,
@@ -60,7 +60,7 @@ pub(super) struct Watch {
 
 /// Tells when the path should be looked at.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Stir(Arc<State>);
+pub struct Stir(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -72,7 +72,9 @@ struct State {
 }
 
 impl Watch {
-    pub(super) fn new(path: &Path, stir: &Stir) -> Self {
+    /// Watches a path, once it is armed.
+    #[must_use]
+    pub fn new(path: &Path, stir: &Stir) -> Self {
         Self {
             path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
             watcher: None,
@@ -85,7 +87,7 @@ impl Watch {
     /// Watches the directories that the path leads through now, and tells after how long it should
     /// be looked at in any case. To be called before each look at the files, so that no change
     /// falls between the two.
-    pub(super) fn arm(&mut self) -> Duration {
+    pub fn arm(&mut self) -> Duration {
         let outcome = self.try_arm();
         let was_blind = std::mem::replace(&mut self.is_blind, outcome.is_err());
         match outcome {
@@ -180,7 +182,7 @@ impl Stir {
     }
 
     /// Waits until something changed and is whole, or the burst of changes is over, or for so long.
-    pub(super) async fn wait(&self, longest: Duration) {
+    pub async fn wait(&self, longest: Duration) {
         tokio::select! {
             () = self.0.changed.notified() => {}
             () = sleep(longest) => return,
