@@ -64,9 +64,12 @@ pub(super) struct Shown {
     ech: bool,
 }
 
-impl From<ClientHello> for Shown {
-    fn from(hello: ClientHello) -> Self {
+impl Shown {
+    /// What is kept of it beside the route, if it has found one: the letters of a name that the route
+    /// claims as it is are kept once for all sessions.
+    pub(super) fn of(hello: ClientHello, route: Option<&Route>) -> Self {
         let ClientHello { sni, alpn, size, ech, .. } = hello;
+        let sni = sni.map(|name| route.and_then(|route| route.own(&name)).unwrap_or(name));
         Self { sni, alpn: alpn.shortened(RECORDED_ALPN), size, ech }
     }
 }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::outcome::Outcome;
 use crate::proxy::backend::connect::Connect;
 use crate::proxy::connections::Entry;
-use crate::proxy::draft::{Draft, Took};
+use crate::proxy::draft::{Draft, Shown, Took};
 use crate::proxy::engine::deadlines::{Deadline, Passed};
 use crate::proxy::house::House;
 use crate::proxy::limits::{Permit, Slot};
@@ -184,7 +184,7 @@ fn travel<T: Transport, C: Connect>(
         draft.hello_took = Some(Took::since(draft.began));
         permit.show_name();
         let found = find(&hello, entry, draft, house);
-        draft.hello = Some(hello.into());
+        draft.hello = Some(Shown::of(hello, draft.route.as_deref()));
         let route = found?;
         if route.termination().is_some() {
             return Ok(Travelled::Here(route, prefix));

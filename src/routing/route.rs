@@ -11,11 +11,14 @@ use jiff::SignedDuration;
 
 use crate::clock::Timestamp;
 use crate::endpoint::Endpoint;
-use crate::hostname::Pattern;
+use crate::hostname::{Hostname, Pattern};
 use crate::routing::few::Few;
 use crate::routing::termination::Termination;
 use crate::wire::alert::Answer;
 use crate::wire::client_hello::Alpn;
+
+/// So many names are looked through where looking longer would not pay.
+const FEW: usize = 4;
 
 /// What happens to the TLS connections of a route.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -171,6 +174,15 @@ impl Route {
             Stored::All(terms) => Some(terms),
             Stored::None | Stored::End { .. } => None,
         }
+    }
+
+    /// The value of its own that says the same name, if it is among the first few that it claims.
+    #[must_use]
+    pub fn own(&self, name: &Hostname) -> Option<Hostname> {
+        self.hosts.iter().take(FEW).find_map(|pattern| match pattern {
+            Pattern::Exact(own) if own == name => Some(own.clone()),
+            _ => None,
+        })
     }
 
     /// Whether two versions lead to the same place in the same way, so that a live connection of
@@ -330,6 +342,17 @@ mod tests {
                 assert_eq!(route, Route::new("id".into(), vec![], vec![], terms));
             }
         }
+    }
+
+    #[test]
+    fn a_route_tells_its_own_value_of_a_name() {
+        let hosts: Vec<Pattern> =
+            ["a.test", "*.test"].iter().map(|host| host.parse().unwrap()).collect();
+        let route = Route::new("id".into(), hosts, vec![], Terms::default());
+        let Some(Pattern::Exact(known)) = route.hosts.first() else { panic!("{route:?}") };
+        let own = route.own(&"A.test".parse().unwrap()).unwrap();
+        assert!(Arc::ptr_eq(&own.shared(), &known.shared()));
+        assert_eq!(route.own(&"b.test".parse().unwrap()), None);
     }
 
     #[test]
