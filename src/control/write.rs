@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::registry::history::{Answered, Bounds, Kept, Old, Record, Unreadable};
 use crate::registry::image::Value;
 use crate::registry::keys;
@@ -399,10 +399,16 @@ impl Desk {
                 break;
             }
             let entry = self.ground.handle.store().get(&keys::record(number)).await?;
-            // A record that is gone or unreadable can be removed all the same, as if it were ancient.
+            // One that is gone or unreadable has no age of its own: it is evidence, and goes when the
+            // one behind it goes.
             let record = entry.and_then(|entry| Record::read(&entry.value).ok());
-            let ancient = || Old { number, at: jiff::Timestamp::MIN, request: String::new() };
-            self.oldest.push_back(record.as_ref().map_or_else(ancient, Old::from));
+            let ageless = || Old { number, at: Timestamp::MAX, request: String::new() };
+            self.oldest.push_back(record.as_ref().map_or_else(ageless, Old::from));
+        }
+        let mut next = Timestamp::MAX;
+        for old in self.oldest.iter_mut().rev() {
+            old.at = old.at.min(next);
+            next = old.at;
         }
         Ok(())
     }

@@ -46,6 +46,20 @@ async fn whoever_tampers_is_named_by_the_record() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_tampered_with_is_not_tidied_up_by_the_next_write() {
+    let (store, _folder) = store();
+    let node = Node::new(&store, "test");
+    for port in 1..=6 {
+        node.set(&route("a", "a.test", port)).await.unwrap();
+    }
+    put(&store, &[(&keys::record(1), None), (&keys::record(2), Some("?"))]).await;
+    for port in 7..=9 {
+        node.set(&route("a", "a.test", port)).await.unwrap();
+        assert_eq!(verify(&store).await, Err(Broken::Missing { number: 1 }));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn it_is_bounded_by_count_and_request_ids_go_with_their_records() {
     let (store, _folder) = store();
     let history_of = |max_records| Bounds { max_records, ..Bounds::default() };
