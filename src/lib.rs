@@ -16,11 +16,13 @@
 //! - bytes and values without IO: [`endpoint`], [`wire`];
 //! - facts: [`resolve`], [`outcome`] (every way a session ends), [`routing`] (which route a hello
 //!   takes);
-//! - where routes come from and what the proxy says of itself: [`source`], [`telemetry`];
+//! - where routes come from and what the proxy says of itself: [`registry`], [`source`],
+//!   [`telemetry`]; what may become a route: [`admission`];
 //! - reaching out and carrying bytes: [`proxy`];
 //! - putting together: [`reconcile`], [`admin`], [`config`], [`server`], [`cli`].
 
 pub mod admin;
+pub mod admission;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -30,6 +32,7 @@ pub mod nearest;
 pub mod outcome;
 pub mod proxy;
 pub mod reconcile;
+pub mod registry;
 pub mod resolve;
 pub mod routing;
 pub mod server;

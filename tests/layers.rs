@@ -19,7 +19,7 @@ const FLOORS: [&[&str]; 9] = [
     &["hostname", "clock", "units", "nearest", "systemd"],
     &["endpoint", "wire"],
     &["resolve", "outcome", "routing", "store"],
-    &["registry", "admission", "source", "telemetry"],
+    &["registry", "source", "admission", "telemetry"],
     &["probe", "proxy"],
     &["reconcile", "control", "admin", "upgrade"],
     &["config"],
@@ -34,7 +34,7 @@ const NEVER: [(&str, &[&str]); 2] = [
 ];
 
 /// Rooms and files that know no socket, file or clock.
-const PURE: [&str; 13] = [
+const PURE: [&str; 15] = [
     "hostname",
     "units",
     "nearest",
@@ -46,7 +46,9 @@ const PURE: [&str; 13] = [
     "registry",
     "source::document",
     "source::fault",
+    "source::instant",
     "source::place",
+    "source::values",
     "proxy::connections",
 ];
 

@@ -7,13 +7,14 @@ mod crew;
 pub mod document;
 pub mod fault;
 pub mod file;
-mod instant;
+pub mod instant;
 mod keys;
 mod pages;
 mod pieces;
 pub mod place;
 mod sheet;
 mod shelf;
+pub mod values;
 mod watch;
 
 use std::sync::Arc;

@@ -1,0 +1,5 @@
+//! What the store holds, as types: they know how they are written down, and what may follow what.
+//!
+//! Pure: no store is asked here and no clock; whoever does that hands over what was found.
+
+pub mod names;
