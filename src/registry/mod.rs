@@ -2,4 +2,11 @@
 //!
 //! Pure: no store is asked here and no clock; whoever does that hands over what was found.
 
+pub mod app;
+pub mod digest;
+pub mod domain;
+pub mod hardware;
 pub mod names;
+pub mod project;
+pub mod record;
+pub mod written;

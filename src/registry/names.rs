@@ -122,9 +122,9 @@ mod tests {
     fn names_have_bounds_and_one_form() {
         assert_eq!("  test ".parse::<AppName>().unwrap().as_str(), "test");
         assert_eq!("ä".repeat(255).parse::<ProjectName>().unwrap().as_str().chars().count(), 255);
-        let too_long = |characters, most| Err(NameError::TooLong { characters, most });
-        assert_eq!("ä".repeat(256).parse::<AppName>(), too_long(256, 255));
-        assert_eq!("x".repeat(17).parse::<HardwareName>(), too_long(17, 16));
+        let too_long = |characters, most| NameError::TooLong { characters, most };
+        assert_eq!("ä".repeat(256).parse::<AppName>(), Err(too_long(256, 255)));
+        assert_eq!("x".repeat(17).parse::<HardwareName>(), Err(too_long(17, 16)));
         for text in ["", " ", "\t\n"] {
             assert_eq!(text.parse::<ProjectName>(), Err(NameError::Empty));
         }

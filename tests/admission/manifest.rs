@@ -157,9 +157,12 @@ const CASES: &[(&[&str], &[&str])] = &[
             "9:11 `project` must be a text in quotes",
         ],
     ),
-    (&["[logs]\nlevel = high\n"], &["18:2 the value of `logs` is no TOML"]),
+    (
+        &["[logs]\nlevel = high\n"],
+        &["19:9 this is no TOML: string values must be quoted", "+18:2 `logs` is not known"],
+    ),
     (&["name = \"a\"\nname = \"b\""], &["2:1 this is no TOML: duplicate key"]),
-    (&["[cloud"], &["18:7 this is no TOML: unclosed table"]),
+    (&["[clud"], &["18:6 this is no TOML: unclosed table"]),
 ];
 
 #[test]
