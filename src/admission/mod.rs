@@ -4,4 +4,13 @@
 //! here, by rules that know no socket, no file and no clock.
 
 pub mod certificate;
+pub mod dns;
+pub mod evidence;
 pub mod manifest;
+mod quota;
+pub mod refusal;
+pub mod rules;
+mod settings;
+pub mod warning;
+
+pub use settings::Settings;

@@ -8,5 +8,8 @@
     reason = "in a test a panic is the verdict"
 )]
 
+mod certificates;
+mod certs;
 mod manifest;
+mod rules;
 mod support;

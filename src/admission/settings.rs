@@ -1,0 +1,48 @@
+//! What the operator of a platform decides.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::hostname::Hostname;
+use crate::registry::written;
+use crate::units::Period;
+
+/// The section `platform`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Where customers' own domains must lead.
+    #[serde(with = "written")]
+    pub proxy_name: Hostname,
+    /// Under what generated names stand.
+    #[serde(with = "written")]
+    pub zone: Hostname,
+    /// Under what generated names stand whose TLS ends in the proxy.
+    #[serde(with = "written")]
+    pub terminated_zone: Hostname,
+    /// Patterns of the images that may run, in which `*` stands for any letters; none: any that
+    /// others can reach.
+    pub images: Vec<String>,
+    /// Whether a custom domain must show its project's token.
+    pub require_ownership: bool,
+    /// How long the domain of an ended app stays reserved for its project.
+    pub quarantine: Period,
+    /// Whether a custom domain may be a wildcard.
+    pub allow_wildcard_domains: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            proxy_name: Hostname::from_static("proxy.mse.cosmian.com"),
+            zone: Hostname::from_static("cosmian.io"),
+            terminated_zone: Hostname::from_static("cosmian.dev"),
+            images: Vec::new(),
+            require_ownership: false,
+            // Long enough for an owner to notice and to mend DNS.
+            quarantine: Period(Duration::from_hours(7 * 24)),
+            allow_wildcard_domains: false,
+        }
+    }
+}
