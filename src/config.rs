@@ -12,6 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use crate::admin;
+use crate::admission;
 use crate::nearest::nearest;
 use crate::proxy::connections::OnRemove;
 use crate::proxy::{backend, drain, limits, listener, peek, relay};
@@ -49,6 +50,8 @@ pub struct Config {
     pub drain: drain::Settings,
     /// What is served to monitoring.
     pub admin: admin::Settings,
+    /// Which apps may run here, and under which names.
+    pub platform: admission::Settings,
     /// What is counted.
     pub telemetry: metrics::Settings,
     /// Log and access log.

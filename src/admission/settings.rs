@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
-use crate::hostname::Hostname;
+use crate::hostname::{Hostname, MAX_NAME};
+use crate::registry::app::GENERATED;
 use crate::registry::written;
 use crate::units::Period;
 
@@ -16,10 +17,10 @@ pub struct Settings {
     #[serde(with = "written")]
     pub proxy_name: Hostname,
     /// Under what generated names stand.
-    #[serde(with = "written")]
+    #[serde(serialize_with = "written::serialize", deserialize_with = "zone")]
     pub zone: Hostname,
     /// Under what generated names stand whose TLS ends in the proxy.
-    #[serde(with = "written")]
+    #[serde(serialize_with = "written::serialize", deserialize_with = "zone")]
     pub terminated_zone: Hostname,
     /// Patterns of the images that may run, in which `*` stands for any letters; none: any that
     /// others can reach.
@@ -45,4 +46,14 @@ impl Default for Settings {
             allow_wildcard_domains: false,
         }
     }
+}
+
+/// A name that leaves room for a generated label before it.
+fn zone<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Hostname, D::Error> {
+    let zone: Hostname = written::deserialize(deserializer)?;
+    let most = MAX_NAME - GENERATED - ".".len();
+    if zone.as_str().len() > most {
+        return Err(de::Error::custom(format!("a zone has at most {most} letters")));
+    }
+    Ok(zone)
 }

@@ -6,6 +6,7 @@
 mod check;
 mod demo;
 mod explain;
+mod manifest;
 mod report;
 mod serve;
 mod supervised;
@@ -54,7 +55,8 @@ enum Format {
 enum Command {
     /// Run the proxy until SIGTERM or Ctrl-C; SIGHUP reads the routes again.
     Serve(serve::Arguments),
-    /// Judge configuration and routes without serving: every fault with its place and remedy.
+    /// Judge configuration, routes or an app's manifest without serving: every fault with its place
+    /// and remedy.
     Check(check::Arguments),
     /// Tell what would happen to a client that asks for a name: which route, which backend, why not.
     Explain(explain::Arguments),

@@ -258,8 +258,8 @@ impl App {
     }
 }
 
-/// The digits of a generated hostname.
-const GENERATED: usize = 16;
+/// How many digits a generated hostname has before its zone.
+pub const GENERATED: usize = 16;
 
 /// The generated hostname of a project's app with this origin: 16 hexadecimal digits under a zone.
 /// It is computed and not drawn, so that the same app has the same one for ever.

@@ -383,7 +383,7 @@ fn what_is_no_manifest_at_all_is_told_in_a_few_words() {
         ],
     );
     let long = "#".repeat(256 * 1024 + 1);
-    judge(&long, &["1:1 the text has 262145 bytes, 262144 are allowed"]);
+    judge(&long, &["1:1 the text has more than 262144 bytes"]);
     let escape = told(&reading(&edited(&["python_application = \"\\u001b[31mred\""])));
     assert!(escape[0].contains("`\\u{1b}[31mred` is not module:variable"), "{escape:?}");
 }

@@ -289,188 +289,187 @@ fn ends_of_life() {
     ]);
 }
 
+const OWNERS_CERTIFICATES: &[Case] = &[
+    (|facts| facts.leaf(&Leaf { names: &["APP.Example.COM"], ..Leaf::default() }), &[OWNED]),
+    (
+        |facts| facts.leaf(&Leaf { names: &["a.test", "*.example.com"], ..Leaf::default() }),
+        &[OWNED],
+    ),
+    (
+        |facts| facts.leaf(&Leaf { names: &["example.com", "b.test"], ..Leaf::default() }),
+        &["certificate the certificate does not cover app.example.com, only example.com, \
+               b.test; have one issued for it"],
+    ),
+    (
+        |facts| facts.leaf(&Leaf { names: &["*.app.example.com"], ..Leaf::default() }),
+        &["certificate the certificate does not cover app.example.com, only *.app"],
+    ),
+    (
+        |facts| {
+            facts.edit(&["domain_name = \"a.b.example.com\""]);
+            facts.leaf(&Leaf { names: &["*.example.com"], ..Leaf::default() });
+        },
+        &["certificate the certificate does not cover a.b.example.com, only *.example.com"],
+    ),
+    (
+        |facts| facts.leaf(&Leaf { names: &["*.com", "ap*.example.com"], ..Leaf::default() }),
+        &["certificate the certificate does not cover app.example.com"],
+    ),
+    (
+        |facts| facts.leaf(&Leaf { names: &[], ..Leaf::default() }),
+        &["certificate the certificate is for no DNS name; have one issued with \
+               app.example.com as subjectAltName"],
+    ),
+    (
+        |facts| facts.leaf(&Leaf { names: &["203.0.113.9"], ..Leaf::default() }),
+        &["certificate the certificate is for no DNS name (its IP addresses do not count);"],
+    ),
+    (
+        |facts| facts.leaf(&Leaf { common_name: None, ..Leaf::default() }),
+        &["+certificate the certificate's common name is absent, not app.example.com", OWNED],
+    ),
+    (
+        |facts| facts.leaf(&Leaf { common_name: Some("b.test"), ..Leaf::default() }),
+        &["+certificate the certificate's common name is `b.test`, not app.example.com", OWNED],
+    ),
+    (|facts| facts.leaf(&Leaf { common_name: Some("*.example.com"), ..Leaf::default() }), &[OWNED]),
+    // Validity.
+    (
+        |facts| facts.leaf(&Leaf { from: (2026, 6, 2), ..Leaf::default() }),
+        &["certificate the certificate is not valid before 2026-06-02T00:00:00Z; wait"],
+    ),
+    (
+        |facts| {
+            facts.leaf(&Leaf { to: (2026, 6, 1), ..Leaf::default() });
+            facts.edit(&["-expiration_date"]);
+        },
+        &["certificate certificate 1 of the file ended at 2026-06-01T00:00:00Z; have it"],
+    ),
+    (
+        |facts| {
+            facts.leaf(&Leaf { to: (2026, 6, 8), ..Leaf::default() });
+            facts.edit(&["-expiration_date"]);
+        },
+        &[
+            "+certificate the certificate ends at 2026-06-08T00:00:00Z, in less than 7 days",
+            "=owner until 2026-06-08T00:00:00Z",
+        ],
+    ),
+    (
+        |facts| {
+            facts.leaf(&Leaf { to: (2026, 6, 9), ..Leaf::default() });
+            facts.edit(&["-expiration_date"]);
+        },
+        &["=owner until 2026-06-09T00:00:00Z"],
+    ),
+    (
+        |facts| {
+            let made = facts.world.expired.issue(&Leaf::default());
+            facts.chain(&[&made.pem, &facts.world.expired.pem]);
+        },
+        &["certificate certificate 2 of the file ended at 2026-01-01T00:00:00Z"],
+    ),
+    // Chains.
+    (
+        |facts| {
+            let made = facts.world.issuer.issue(&Leaf::default());
+            facts.chain(&[&made.pem, &facts.world.issuer.pem, &facts.world.root.pem]);
+        },
+        &[OWNED],
+    ),
+    (
+        |facts| {
+            let made = facts.world.root.issue(&Leaf::default());
+            facts.chain(&[&made.pem]);
+        },
+        &[OWNED],
+    ),
+    (
+        |facts| {
+            let made = facts.world.issuer.issue(&Leaf::default());
+            facts.chain(&[&made.pem]);
+        },
+        &["certificate the chain is incomplete: append the certificate of `CN=Issuer`, which \
+               issued the last one"],
+    ),
+    (
+        |facts| {
+            let made = facts.world.issuer.issue(&Leaf::default());
+            facts.chain(&[&made.pem, &facts.world.root.pem]);
+        },
+        &["certificate certificate 1 was issued by `CN=Issuer`, but `CN=Root` follows it"],
+    ),
+    (
+        |facts| {
+            let made = facts.world.issuer.issue(&Leaf::default());
+            facts.chain(&[&made.pem, &facts.world.root.pem, &facts.world.issuer.pem]);
+        },
+        &["certificate certificate 1 was issued by `CN=Issuer`, but `CN=Root` follows it"],
+    ),
+    (
+        |facts| {
+            let made = facts.world.issuer.issue(&Leaf::default());
+            facts.chain(&[&facts.world.issuer.pem, &made.pem]);
+        },
+        &[
+            "certificate certificate 2 of the file is the one for app.example.com; write it",
+            "certificate certificate 1 was issued by `CN=Root`, but `CN=app.example.com`",
+        ],
+    ),
+    (
+        |facts| {
+            let made = facts.world.issuer.issue(&Leaf::default());
+            facts.chain(&[&made.pem, &facts.world.impostor.pem]);
+        },
+        &["certificate certificate 1 was not signed by the one behind it, though that has"],
+    ),
+    (
+        |facts| {
+            let made = facts.world.elsewhere.issue(&Leaf::default());
+            facts.chain(&[&made.pem, &facts.world.elsewhere.pem]);
+        },
+        &["+certificate `CN=Nobody Knows`, which issued the last certificate", OWNED],
+    ),
+    (
+        |facts| {
+            let made = Leaf::default().self_signed();
+            facts.chain(&[&made.pem]);
+        },
+        &["+certificate the certificate is its own issuer", OWNED],
+    ),
+    (
+        |facts| {
+            let made = facts.world.issuer.issue(&Leaf::default());
+            facts.chain(&[&made.pem, &made.key, &facts.world.issuer.pem]);
+        },
+        &["+certificate the certificate's file holds a private key too", OWNED],
+    ),
+    (
+        |facts| facts.evidence.certificate = Some(Err(ChainError::Empty)),
+        &["certificate the certificate: there is no certificate in it; it must be PEM"],
+    ),
+    // Keys.
+    (
+        |facts| facts.evidence.key = Some(KeyFinding::Differs),
+        &["private_key the private key is not that of the certificate"],
+    ),
+    (
+        |facts| facts.evidence.key = Some(KeyFinding::Encrypted),
+        &["private_key the private key is locked by a passphrase; unlock it: openssl pkey"],
+    ),
+    (
+        |facts| facts.evidence.key = Some(KeyFinding::Missing),
+        &["private_key there is no private key in the file"],
+    ),
+    (
+        |facts| facts.evidence.key = Some(KeyFinding::Unusable),
+        &["private_key the private key cannot be used for TLS"],
+    ),
+];
+
 #[test]
 fn owners_certificates() {
-    hold(&[
-        (|facts| facts.leaf(&Leaf { names: &["APP.Example.COM"], ..Leaf::default() }), &[OWNED]),
-        (
-            |facts| facts.leaf(&Leaf { names: &["a.test", "*.example.com"], ..Leaf::default() }),
-            &[OWNED],
-        ),
-        (
-            |facts| facts.leaf(&Leaf { names: &["example.com", "b.test"], ..Leaf::default() }),
-            &["certificate the certificate does not cover app.example.com, only example.com, \
-               b.test; have one issued for it"],
-        ),
-        (
-            |facts| facts.leaf(&Leaf { names: &["*.app.example.com"], ..Leaf::default() }),
-            &["certificate the certificate does not cover app.example.com, only *.app"],
-        ),
-        (
-            |facts| {
-                facts.edit(&["domain_name = \"a.b.example.com\""]);
-                facts.leaf(&Leaf { names: &["*.example.com"], ..Leaf::default() });
-            },
-            &["certificate the certificate does not cover a.b.example.com, only *.example.com"],
-        ),
-        (
-            |facts| facts.leaf(&Leaf { names: &["*.com", "ap*.example.com"], ..Leaf::default() }),
-            &["certificate the certificate does not cover app.example.com"],
-        ),
-        (
-            |facts| facts.leaf(&Leaf { names: &[], ..Leaf::default() }),
-            &["certificate the certificate is for no DNS name; have one issued with \
-               app.example.com as subjectAltName"],
-        ),
-        (
-            |facts| facts.leaf(&Leaf { names: &["203.0.113.9"], ..Leaf::default() }),
-            &["certificate the certificate is for no DNS name (its IP addresses do not count);"],
-        ),
-        (
-            |facts| facts.leaf(&Leaf { common_name: None, ..Leaf::default() }),
-            &["+certificate the certificate's common name is absent, not app.example.com", OWNED],
-        ),
-        (
-            |facts| facts.leaf(&Leaf { common_name: Some("b.test"), ..Leaf::default() }),
-            &["+certificate the certificate's common name is `b.test`, not app.example.com", OWNED],
-        ),
-        (
-            |facts| facts.leaf(&Leaf { common_name: Some("*.example.com"), ..Leaf::default() }),
-            &[OWNED],
-        ),
-        // Validity.
-        (
-            |facts| facts.leaf(&Leaf { from: (2026, 6, 2), ..Leaf::default() }),
-            &["certificate the certificate is not valid before 2026-06-02T00:00:00Z; wait"],
-        ),
-        (
-            |facts| {
-                facts.leaf(&Leaf { to: (2026, 6, 1), ..Leaf::default() });
-                facts.edit(&["-expiration_date"]);
-            },
-            &["certificate certificate 1 of the file ended at 2026-06-01T00:00:00Z; have it"],
-        ),
-        (
-            |facts| {
-                facts.leaf(&Leaf { to: (2026, 6, 8), ..Leaf::default() });
-                facts.edit(&["-expiration_date"]);
-            },
-            &[
-                "+certificate the certificate ends at 2026-06-08T00:00:00Z, in less than 7 days",
-                "=owner until 2026-06-08T00:00:00Z",
-            ],
-        ),
-        (
-            |facts| {
-                facts.leaf(&Leaf { to: (2026, 6, 9), ..Leaf::default() });
-                facts.edit(&["-expiration_date"]);
-            },
-            &["=owner until 2026-06-09T00:00:00Z"],
-        ),
-        (
-            |facts| {
-                let made = facts.world.expired.issue(&Leaf::default());
-                facts.chain(&[&made.pem, &facts.world.expired.pem]);
-            },
-            &["certificate certificate 2 of the file ended at 2026-01-01T00:00:00Z"],
-        ),
-        // Chains.
-        (
-            |facts| {
-                let made = facts.world.issuer.issue(&Leaf::default());
-                facts.chain(&[&made.pem, &facts.world.issuer.pem, &facts.world.root.pem]);
-            },
-            &[OWNED],
-        ),
-        (
-            |facts| {
-                let made = facts.world.root.issue(&Leaf::default());
-                facts.chain(&[&made.pem]);
-            },
-            &[OWNED],
-        ),
-        (
-            |facts| {
-                let made = facts.world.issuer.issue(&Leaf::default());
-                facts.chain(&[&made.pem]);
-            },
-            &["certificate the chain is incomplete: append the certificate of `CN=Issuer`, which \
-               issued the last one"],
-        ),
-        (
-            |facts| {
-                let made = facts.world.issuer.issue(&Leaf::default());
-                facts.chain(&[&made.pem, &facts.world.root.pem]);
-            },
-            &["certificate certificate 1 was issued by `CN=Issuer`, but `CN=Root` follows it"],
-        ),
-        (
-            |facts| {
-                let made = facts.world.issuer.issue(&Leaf::default());
-                facts.chain(&[&made.pem, &facts.world.root.pem, &facts.world.issuer.pem]);
-            },
-            &["certificate certificate 1 was issued by `CN=Issuer`, but `CN=Root` follows it"],
-        ),
-        (
-            |facts| {
-                let made = facts.world.issuer.issue(&Leaf::default());
-                facts.chain(&[&facts.world.issuer.pem, &made.pem]);
-            },
-            &[
-                "certificate certificate 2 of the file is the one for app.example.com; write it",
-                "certificate certificate 1 was issued by `CN=Root`, but `CN=app.example.com`",
-            ],
-        ),
-        (
-            |facts| {
-                let made = facts.world.issuer.issue(&Leaf::default());
-                facts.chain(&[&made.pem, &facts.world.impostor.pem]);
-            },
-            &["certificate certificate 1 was not signed by the one behind it, though that has"],
-        ),
-        (
-            |facts| {
-                let made = facts.world.elsewhere.issue(&Leaf::default());
-                facts.chain(&[&made.pem, &facts.world.elsewhere.pem]);
-            },
-            &["+certificate `CN=Nobody Knows`, which issued the last certificate", OWNED],
-        ),
-        (
-            |facts| {
-                let made = Leaf::default().self_signed();
-                facts.chain(&[&made.pem]);
-            },
-            &["+certificate the certificate is its own issuer", OWNED],
-        ),
-        (
-            |facts| {
-                let made = facts.world.issuer.issue(&Leaf::default());
-                facts.chain(&[&made.pem, &made.key, &facts.world.issuer.pem]);
-            },
-            &["+certificate the certificate's file holds a private key too", OWNED],
-        ),
-        (
-            |facts| facts.evidence.certificate = Some(Err(ChainError::Empty)),
-            &["certificate the certificate: there is no certificate in it; it must be PEM"],
-        ),
-        // Keys.
-        (
-            |facts| facts.evidence.key = Some(KeyFinding::Differs),
-            &["private_key the private key is not that of the certificate"],
-        ),
-        (
-            |facts| facts.evidence.key = Some(KeyFinding::Encrypted),
-            &["private_key the private key is locked by a passphrase; unlock it: openssl pkey"],
-        ),
-        (
-            |facts| facts.evidence.key = Some(KeyFinding::Missing),
-            &["private_key there is no private key in the file"],
-        ),
-        (
-            |facts| facts.evidence.key = Some(KeyFinding::Unusable),
-            &["private_key the private key cannot be used for TLS"],
-        ),
-    ]);
+    hold(OWNERS_CERTIFICATES);
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod commands;
 mod daemon;
 mod endurance;
 mod eyes;
+mod manifest;
 mod metrics;
 mod page;
 mod reload;

@@ -46,10 +46,8 @@ pub enum FaultKind {
         why: String,
     },
     /// More text than any manifest has.
-    #[error("the text has {bytes} bytes, {most} are allowed")]
+    #[error("the text has more than {most} bytes, which no manifest has")]
     TooLong {
-        /// How many it has.
-        bytes: usize,
         /// The limit.
         most: usize,
     },

@@ -48,7 +48,7 @@ pub fn read(source: &Arc<str>, text: &str, now: Timestamp) -> Reading {
         Reading { faults: vec![fault], ..Reading::default() }
     };
     if text.len() > MAX_TEXT {
-        return breach(0..0, FaultKind::TooLong { bytes: text.len(), most: MAX_TEXT });
+        return breach(0..0, FaultKind::TooLong { most: MAX_TEXT });
     }
     let (table, slips) = match values::parse(text, |_| true) {
         Ok(parsed) => parsed,

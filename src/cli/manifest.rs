@@ -1,0 +1,196 @@
+//! `check mse.toml`: what can be said of a manifest without a running proxy. Reads the files that
+//! it names and hands what it found to the rules; asks neither DNS nor a store.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::report::Finding;
+use crate::admission::Settings;
+use crate::admission::certificate::{Chain, Roots, match_key};
+use crate::admission::evidence::{Evidence, FileFact, Found};
+use crate::admission::manifest::{self, FaultKind, MAX_TEXT, Manifest, Places};
+use crate::admission::rules::{Open, Terms, Verdict, Wish, judge};
+use crate::clock::Timestamp;
+use crate::registry::app::Role;
+use crate::source::place::Place;
+
+/// The largest file of certificates or of a key that is read. Real ones have 1 to 10 KB.
+const MAX_PEM: u64 = 1 << 20;
+
+/// What was found of a manifest.
+#[derive(Debug, Default)]
+pub(super) struct Judged {
+    pub(super) faults: Vec<Finding>,
+    pub(super) warnings: Vec<Finding>,
+    /// Project and name, if it is a manifest at all.
+    app: Option<String>,
+    terms: Option<Terms>,
+    open: Vec<Open>,
+}
+
+/// Reads and judges a manifest and the files that it names.
+pub(super) fn check(path: &Path, platform: &Settings, now: Timestamp) -> Judged {
+    let source: Arc<str> = path.display().to_string().into();
+    let text = match text_of(path) {
+        Ok(text) => text,
+        Err(message) => {
+            let faults = vec![Finding { place: Place::of_source(&source), message }];
+            return Judged { faults, ..Judged::default() };
+        }
+    };
+    let reading = manifest::read(&source, &text, now);
+    let fault = |fault: &manifest::Fault| finding(fault.place.clone(), &fault.kind);
+    let warning = |warning: &manifest::Warning| finding(warning.place.clone(), &warning.kind);
+    let mut judged = Judged {
+        faults: reading.faults.iter().map(fault).collect(),
+        warnings: reading.warnings.iter().map(warning).collect(),
+        ..Judged::default()
+    };
+    if let Some(manifest) = &reading.manifest {
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let evidence = gather(manifest, folder);
+        let wish = Wish { manifest, operator_tls: false };
+        let verdict = judge(wish, &evidence, None, platform, now);
+        judged.take(manifest, verdict, &reading.places, &source);
+    }
+    judged
+}
+
+fn finding(place: Place, words: &dyn std::fmt::Display) -> Finding {
+    Finding { place, message: words.to_string() }
+}
+
+impl Judged {
+    fn take(&mut self, manifest: &Manifest, verdict: Verdict, places: &Places, source: &Arc<str>) {
+        let place = |key: Option<&str>| {
+            let known = key.and_then(|key| places.get(key)).cloned();
+            known.unwrap_or_else(|| Place::of_source(source))
+        };
+        let faults = verdict.refusals.iter().map(|one| finding(place(one.key()), one));
+        self.faults.extend(faults);
+        let odd = verdict.warnings.iter().map(|one| finding(place(Some(one.key())), one));
+        self.warnings.extend(odd);
+        self.app = Some(format!("{}/{}", manifest.cloud.project, manifest.name));
+        self.terms = verdict.terms;
+        self.open = verdict.open;
+    }
+
+    /// What would become of the app, in a sentence.
+    pub(super) fn summary(&self) -> String {
+        let (Some(app), Some(terms)) = (&self.app, &self.terms) else {
+            return "the manifest cannot be deployed".to_owned();
+        };
+        let hosts = terms.hosts.iter().map(|host| match host.role {
+            Role::Own => host.host.to_string(),
+            Role::Configuration => format!("{} (to configure it)", host.host),
+            Role::Custom | Role::Terminated => format!("{} (once it runs)", host.host),
+        });
+        let hosts: Vec<_> = hosts.collect();
+        let open: Vec<_> = self.open.iter().map(|open| question(*open)).collect();
+        let open = if open.is_empty() {
+            String::new()
+        } else {
+            format!("; only a running proxy can tell {}", open.join(", nor "))
+        };
+        format!(
+            "{app} would end at {:.0} and be reached as {}{open}",
+            terms.ends_at,
+            hosts.join(", ")
+        )
+    }
+
+    pub(super) fn json(&self) -> Value {
+        let terms = self.terms.as_ref().map(|terms| {
+            let host = |host: &crate::registry::app::AppHost| {
+                json!({ "host": host.host.to_string(), "role": host.role })
+            };
+            json!({
+                "origin": terms.origin,
+                "ends_at": terms.ends_at.to_string(),
+                "hosts": terms.hosts.iter().map(host).collect::<Vec<_>>(),
+            })
+        });
+        let open: Vec<_> = self.open.iter().map(|open| question(*open)).collect();
+        json!({ "app": self.app, "terms": terms, "open": open })
+    }
+}
+
+/// What is not known without others.
+const fn question(open: Open) -> &'static str {
+    match open {
+        Open::Files => "whether its files are there",
+        Open::Certificate => "whether its certificate fits",
+        Open::Key => "whether its key fits",
+        Open::Domain => "whether its domain leads there",
+        Open::Registry => "whether project, name and hardware are free",
+    }
+}
+
+fn text_of(path: &Path) -> Result<String, String> {
+    if path.is_dir() {
+        let inside = path.join("mse.toml");
+        return Err(format!("is a folder; name the manifest in it: {}", inside.display()));
+    }
+    let most = u64::try_from(MAX_TEXT).unwrap_or(u64::MAX).saturating_add(1);
+    let bytes = bytes_of(path, most).map_err(|error| format!("cannot be read: {error}"))?;
+    if bytes.len() > MAX_TEXT {
+        return Err(FaultKind::TooLong { most: MAX_TEXT }.to_string());
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        format!("is not UTF-8: byte {} belongs to no character", error.utf8_error().valid_up_to())
+    })
+}
+
+/// At most so many bytes of a file.
+fn bytes_of(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Looks at everything that a manifest names. The private key is read here alone, compared with the
+/// certificate, and forgotten.
+fn gather(manifest: &Manifest, folder: &Path) -> Evidence {
+    let cloud = &manifest.cloud;
+    let mut named: Vec<(&'static str, &PathBuf)> =
+        vec![("code", &cloud.code), ("tests", &cloud.tests)];
+    named.extend(cloud.secrets.as_ref().map(|path| ("secrets", path)));
+    if let Some(ssl) = &cloud.ssl {
+        named.extend([("private_key", &ssl.private_key), ("certificate", &ssl.certificate)]);
+    }
+    let files = named.into_iter().map(|(key, path)| {
+        let path = folder.join(path);
+        FileFact { key, found: look(&path), path }
+    });
+    let mut evidence = Evidence { files: Some(files.collect()), ..Evidence::default() };
+    let Some(ssl) = &cloud.ssl else { return evidence };
+    // What cannot be read is told of already.
+    let read = |path: &PathBuf| {
+        let path = folder.join(path);
+        (look(&path) == Found::File).then(|| bytes_of(&path, MAX_PEM).ok()).flatten()
+    };
+    evidence.certificate = read(&ssl.certificate).map(|pem| Chain::from_pem(&pem));
+    if let (Some(key), Some(Ok(chain))) = (read(&ssl.private_key), &evidence.certificate) {
+        evidence.key = Some(match_key(&key, &chain.leaf));
+    }
+    let roots = rustls_native_certs::load_native_certs().certs;
+    evidence.roots = roots.iter().map(AsRef::as_ref).collect::<Roots>();
+    evidence
+}
+
+fn look(path: &Path) -> Found {
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => match fs::read_dir(path) {
+            Ok(_) => Found::Folder,
+            Err(_) => Found::Unreadable,
+        },
+        // Anything else, as a pipe, could make whoever opens it wait.
+        Ok(found) if found.is_file() && File::open(path).is_ok() => Found::File,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Found::Nothing,
+        Ok(_) | Err(_) => Found::Unreadable,
+    }
+}
