@@ -3,6 +3,7 @@
 //! Pure: no store is asked here and no clock; whoever does that hands over what was found.
 
 pub mod app;
+pub mod changes;
 pub mod digest;
 pub mod domain;
 pub mod hardware;

@@ -105,6 +105,9 @@ pub enum StandingError {
     /// There is nothing to pay.
     #[error("no invoice of it is unpaid")]
     NothingUnpaid,
+    /// What its suspension takes away is not all gone yet.
+    #[error("its apps and bookings are still being taken away; try again in a moment")]
+    Unfinished,
     /// There is nothing to resume.
     #[error("it is not suspended")]
     NotSuspended,

@@ -10,6 +10,7 @@
 
 mod certificates;
 mod certs;
+mod changes;
 mod manifest;
 mod rules;
 mod support;
