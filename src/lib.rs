@@ -18,7 +18,7 @@
 //!   takes);
 //! - where routes come from and what the proxy says of itself: [`registry`], [`source`],
 //!   [`telemetry`]; what may become a route: [`admission`];
-//! - reaching out and carrying bytes: [`proxy`];
+//! - reaching out and carrying bytes: [`probe`], [`proxy`];
 //! - putting together: [`reconcile`], [`admin`], [`config`], [`server`], [`cli`].
 
 pub mod admin;
@@ -30,6 +30,7 @@ pub mod endpoint;
 pub mod hostname;
 pub mod nearest;
 pub mod outcome;
+pub mod probe;
 pub mod proxy;
 pub mod reconcile;
 pub mod registry;

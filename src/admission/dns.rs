@@ -51,11 +51,8 @@ pub enum Astray {
 
 /// Where a domain leads.
 #[must_use]
-pub fn leads(evidence: &DomainEvidence, proxy_name: &Hostname) -> Leads {
+pub fn leads(evidence: &DomainEvidence) -> Leads {
     let Lookup { aliases, end } = &evidence.lookup;
-    if aliases.contains(proxy_name) {
-        return Leads::Here;
-    }
     let last = aliases.last().cloned();
     Leads::Elsewhere(match (end, last) {
         (LookupEnd::Proxy, _) => return Leads::Here,
@@ -86,14 +83,14 @@ pub fn token_name(domain: &Pattern) -> String {
 
 /// What a check of a deployed app's domain has seen; `token` is what must be shown, if anything.
 #[must_use]
-pub fn seen(evidence: &DomainEvidence, proxy_name: &Hostname, token: Option<&str>) -> Seen {
+pub fn seen(evidence: &DomainEvidence, token: Option<&str>) -> Seen {
     let shown = match (token, &evidence.tokens) {
         (None, _) => Seen::Here,
         (Some(_), Tokens::Unanswered(_)) => Seen::Nothing,
         (Some(token), Tokens::Found(texts)) if texts.iter().any(|text| text == token) => Seen::Here,
         (Some(_), Tokens::Found(_)) => Seen::Elsewhere,
     };
-    match (leads(evidence, proxy_name), shown) {
+    match (leads(evidence), shown) {
         (Leads::Elsewhere(_), _) | (_, Seen::Elsewhere) => Seen::Elsewhere,
         (Leads::Unknown(_), _) | (_, Seen::Nothing) => Seen::Nothing,
         (Leads::Here, Seen::Here) => Seen::Here,

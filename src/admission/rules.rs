@@ -15,8 +15,9 @@ use crate::admission::refusal::{Refusal, WhyProof};
 use crate::admission::settings::Settings;
 use crate::admission::warning::Warning;
 use crate::clock::Timestamp;
+use crate::endpoint::Endpoint;
 use crate::hostname::{Hostname, Pattern};
-use crate::registry::app::{AppHost, CertificateOrigin, Role, generated};
+use crate::registry::app::{App, AppHost, CertificateOrigin, Phase, Role, generated};
 use crate::registry::domain::{Claim, Gate};
 use crate::registry::project::{Project, Standing};
 
@@ -75,6 +76,28 @@ pub struct Terms {
     pub ends_at: Timestamp,
     /// The gate of its own domain, if it has one.
     pub gate: Option<Gate>,
+}
+
+impl Terms {
+    /// The app as it is deployed on these terms.
+    #[must_use]
+    pub fn app(&self, manifest: &Manifest, backend: Option<Endpoint>, now: Timestamp) -> App {
+        let Manifest { name, healthcheck_endpoint, cloud, .. } = manifest;
+        App {
+            project: cloud.project.clone(),
+            name: name.clone(),
+            hardware: cloud.hardware.clone(),
+            docker: cloud.docker.to_string(),
+            healthcheck_endpoint: healthcheck_endpoint.clone(),
+            origin: self.origin,
+            hosts: self.hosts.clone(),
+            phase: Phase::Spawning,
+            backend,
+            deployed_at: now,
+            ends_at: self.ends_at,
+            ended_at: None,
+        }
+    }
 }
 
 /// Judges a wish.
@@ -326,7 +349,7 @@ impl<'a> Judge<'a> {
         if let Some(why) = proof {
             self.proof(domain, why, evidence);
         }
-        match dns::leads(evidence, &self.platform.proxy_name) {
+        match dns::leads(evidence) {
             Leads::Here => Some(Gate::Open),
             Leads::Unknown(why) => {
                 let domain = domain.clone();

@@ -612,7 +612,6 @@ fn custom_domains_in_dns() {
     use LookupEnd::{Addresses, Loop, NoAddress, NoSuchName, TooMany, Unanswered};
     hold(&[
         (|facts| facts.dns(&["a.test", "proxy.mse.cosmian.com"], LookupEnd::Proxy), &[OWNED]),
-        (|facts| facts.dns(&["proxy.mse.cosmian.com"], NoAddress), &[OWNED]),
         (|facts| facts.dns(&[], Addresses(addresses(&["203.0.113.9"]))), &[OWNED]),
         (|facts| facts.dns(&[], Addresses(addresses(&["203.0.113.9", "2001:db8::9"]))), &[OWNED]),
         (|facts| facts.dns(&["apex.test"], Addresses(addresses(&["203.0.113.9"]))), &[OWNED]),
@@ -793,4 +792,30 @@ fn what_nobody_has_asked_is_told_as_open() {
             &["?Registry", "=self until 2026-06-29T00:00:00Z"],
         ),
     ]);
+}
+
+#[test]
+fn an_admitted_app_is_deployed_on_its_terms() {
+    let world = World::new();
+    let facts = good(&world);
+    let manifest = reading(&edited(&facts.edits)).manifest.unwrap();
+    let terms = facts.verdict().terms.unwrap();
+    let backend = "10.0.0.1:443".parse().ok();
+    let app = terms.app(&manifest, backend.clone(), facts.now);
+    assert_eq!(
+        (app.project.as_str(), app.name.as_str(), app.hardware.as_str()),
+        ("default", "test", "8g-eu-001")
+    );
+    assert_eq!(
+        (app.phase, app.backend.clone(), app.deployed_at),
+        (Phase::Spawning, backend, now())
+    );
+    assert_eq!(
+        (app.ends_at, app.hosts.clone(), app.origin),
+        (terms.ends_at, terms.hosts, terms.origin)
+    );
+    assert_eq!(app.custom_domain().map(ToString::to_string).as_deref(), Some("app.example.com"));
+    // What is stored is read back the same.
+    let json = serde_json::to_string(&app).unwrap();
+    assert_eq!(serde_json::from_str::<App>(&json).unwrap(), app);
 }

@@ -1,0 +1,3 @@
+//! Asking the world for what the rules judge: the only part of an admission that does IO.
+
+pub mod domain;
