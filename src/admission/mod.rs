@@ -11,6 +11,7 @@ mod quota;
 pub mod refusal;
 pub mod rules;
 mod settings;
+pub mod sight;
 pub mod warning;
 
 pub use settings::Settings;

@@ -7,6 +7,7 @@ mod check;
 mod demo;
 mod explain;
 mod manifest;
+mod probe;
 mod report;
 mod serve;
 mod supervised;
@@ -60,6 +61,8 @@ enum Command {
     Check(check::Arguments),
     /// Tell what would happen to a client that asks for a name: which route, which backend, why not.
     Explain(explain::Arguments),
+    /// Look at the certificate that the backend of a name shows: names, validity, key, enclave.
+    Probe(probe::Arguments),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -91,6 +94,7 @@ pub fn run() -> ExitCode {
         Command::Serve(serve) => serve::run(&serve, style),
         Command::Check(check) => check::run(&check, style, arguments.format),
         Command::Explain(explain) => explain::run(&explain, style, arguments.format),
+        Command::Probe(probe) => probe::run(&probe, style, arguments.format),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "mse-proxy", &mut script);

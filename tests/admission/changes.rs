@@ -297,7 +297,9 @@ fn a_suspension_takes_all_away_in_parts_and_a_resumption_brings_nothing_back() {
     assert_eq!(parts.len(), 4);
     // Another proxy of the fleet has the same in mind.
     let again = parts.clone();
-    parts.into_iter().for_each(|part| model.done(part));
+    for part in parts {
+        model.done(part);
+    }
     assert!(again.into_iter().all(|part| model.commit(part) == Committed::Conflict));
     let apps: Vec<Held<App>> = model.range(&apps_of(&default()));
     assert!(apps.iter().all(|app| app.record.phase == Phase::Stopped));

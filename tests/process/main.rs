@@ -15,6 +15,7 @@ mod eyes;
 mod manifest;
 mod metrics;
 mod page;
+mod probe;
 mod reload;
 mod support;
 mod systemd;

@@ -6,6 +6,7 @@ use rustls::pki_types::pem::{PemObject, SectionKind};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use x509_parser::time::ASN1Time;
 
+use crate::admission::certificate::enclave::{Quote, quote};
 use crate::clock::Timestamp;
 use crate::hostname::Pattern;
 
@@ -42,6 +43,8 @@ pub struct Certificate {
     pub not_after: Timestamp,
     /// Whether it may issue others.
     pub is_ca: bool,
+    /// Whether it carries the quote of an enclave.
+    pub quote: Quote,
     /// Its `SubjectPublicKeyInfo`.
     pub key: Vec<u8>,
     /// The certificate itself.
@@ -150,6 +153,7 @@ impl Certificate {
             not_before: instant(parsed.validity().not_before),
             not_after: instant(parsed.validity().not_after),
             is_ca: parsed.is_ca(),
+            quote: quote(&parsed),
             key: parsed.public_key().raw.to_vec(),
             der: der.to_vec(),
             subject_name: parsed.subject().as_raw().to_vec(),

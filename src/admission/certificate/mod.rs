@@ -4,9 +4,11 @@
 //! elsewhere, and whether clients believe it is their affair.
 
 mod chain;
+mod enclave;
 mod key;
 mod links;
 
 pub use chain::{Certificate, Chain, ChainError, MAX_CERTIFICATES};
+pub use enclave::Quote;
 pub use key::{KeyFinding, match_key};
 pub use links::{End, Roots, Torn, end, torn};
