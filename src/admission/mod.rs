@@ -8,6 +8,7 @@ pub mod dns;
 pub mod evidence;
 pub mod manifest;
 mod quota;
+pub mod readiness;
 pub mod refusal;
 pub mod rules;
 mod settings;

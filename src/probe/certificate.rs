@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::admission::certificate::{Certificate, Chain, ChainError};
 use crate::endpoint::Endpoint;
@@ -27,7 +28,7 @@ use crate::hostname::Hostname;
 use crate::resolve::Resolve;
 
 /// How long a look may take in all. Enclaves answer within a second; one that is busy may not.
-const BUDGET: Duration = Duration::from_secs(10);
+pub(super) const BUDGET: Duration = Duration::from_secs(10);
 /// How long goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -46,6 +47,18 @@ pub enum Unseen {
     /// The backend shows something that is no certificate.
     #[error("what the backend shows is no certificate: {0}")]
     NoChain(#[from] ChainError),
+    /// The backend shows another certificate than the trusted one.
+    #[error("the backend shows another certificate than before; its key is {key}")]
+    Another {
+        /// The digest of its key.
+        key: String,
+    },
+    /// The backend does not speak HTTP, or breaks off.
+    #[error("the backend does not answer in HTTP: {0}")]
+    NoHttp(#[from] hyper::Error),
+    /// A path that cannot be asked for.
+    #[error("this path cannot be asked for")]
+    NoPath,
     /// The backend does not answer.
     #[error("the backend does not answer within {} s", BUDGET.as_secs())]
     Silent,
@@ -91,48 +104,55 @@ impl Onlooker {
         name: &Hostname,
         resolver: &impl Resolve,
     ) -> Result<Chain, Unseen> {
-        match timeout(BUDGET, self.reach(backend, name, resolver)).await {
-            Ok(seen) => seen,
-            Err(_) => Err(Unseen::Silent),
-        }
+        let looking = async {
+            let mut tls = self.shake(backend, name, resolver).await?;
+            let chain = shown(&tls)?;
+            // Whoever does not hear it has nothing more to say either.
+            let _ = timeout(GOODBYE, tls.shutdown()).await;
+            Ok(chain)
+        };
+        timeout(BUDGET, looking).await.unwrap_or(Err(Unseen::Silent))
     }
 
-    async fn reach(
+    /// Connects and shakes hands, for as long as that takes.
+    pub(super) async fn shake(
         &self,
         backend: &Endpoint,
         name: &Hostname,
         resolver: &impl Resolve,
-    ) -> Result<Chain, Unseen> {
-        let addresses = match backend {
-            Endpoint::Ip(address) => vec![*address],
-            Endpoint::Name(host, port) => {
-                let found = resolver.addresses(host).await.map_err(Unseen::Unresolved)?;
-                found.into_iter().map(|address| (address, *port).into()).collect()
-            }
-            Endpoint::Unix(path) => {
-                let stream = UnixStream::connect(path).await.map_err(Unseen::Unreachable)?;
-                return self.shake(stream, name).await;
-            }
-        };
-        let stream = TcpStream::connect(addresses.as_slice()).await;
-        self.shake(stream.map_err(Unseen::Unreachable)?, name).await
-    }
-
-    async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
-        &self,
-        stream: S,
-        name: &Hostname,
-    ) -> Result<Chain, Unseen> {
+    ) -> Result<TlsStream<Box<dyn Bytes>>, Unseen> {
         let unnamed = |error| Unseen::NoHandshake(io::Error::other(error));
         let server = ServerName::try_from(name.as_str().to_owned()).map_err(unnamed)?;
-        let tls = self.connector.connect(server, stream).await;
-        let mut tls = tls.map_err(Unseen::NoHandshake)?;
-        let shown = tls.get_ref().1.peer_certificates().unwrap_or_default();
-        let chain = Chain::from_der(shown.iter().map(AsRef::as_ref), false);
-        // Whoever does not hear it has nothing more to say either.
-        let _ = timeout(GOODBYE, tls.shutdown()).await;
-        Ok(chain?)
+        let stream = connect(backend, resolver).await?;
+        self.connector.connect(server, stream).await.map_err(Unseen::NoHandshake)
     }
+}
+
+/// What came to pass in a handshake.
+pub(super) fn shown<S>(tls: &TlsStream<S>) -> Result<Chain, ChainError> {
+    let shown = tls.get_ref().1.peer_certificates().unwrap_or_default();
+    Chain::from_der(shown.iter().map(AsRef::as_ref), false)
+}
+
+/// A connection of whatever kind.
+pub(super) trait Bytes: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Bytes for S {}
+
+async fn connect(backend: &Endpoint, resolver: &impl Resolve) -> Result<Box<dyn Bytes>, Unseen> {
+    let addresses = match backend {
+        Endpoint::Ip(address) => vec![*address],
+        Endpoint::Name(host, port) => {
+            let found = resolver.addresses(host).await.map_err(Unseen::Unresolved)?;
+            found.into_iter().map(|address| (address, *port).into()).collect()
+        }
+        Endpoint::Unix(path) => {
+            let stream = UnixStream::connect(path).await.map_err(Unseen::Unreachable)?;
+            return Ok(Box::new(stream));
+        }
+    };
+    let stream = TcpStream::connect(addresses.as_slice()).await.map_err(Unseen::Unreachable)?;
+    Ok(Box::new(stream))
 }
 
 /// Takes every certificate whose key the server holds.

@@ -2,3 +2,4 @@
 
 pub mod certificate;
 pub mod domain;
+pub mod readiness;

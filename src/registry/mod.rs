@@ -9,5 +9,6 @@ pub mod domain;
 pub mod hardware;
 pub mod names;
 pub mod project;
+pub mod reach;
 pub mod record;
 pub mod written;

@@ -13,4 +13,5 @@ mod certs;
 mod changes;
 mod manifest;
 mod rules;
+mod sight;
 mod support;

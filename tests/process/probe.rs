@@ -43,7 +43,7 @@ impl Enclave {
         fs::write(&pem, certificate.pem()).unwrap();
         let key_file = folder.path().join("key.pem");
         fs::write(&key_file, key.serialize_pem()).unwrap();
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/process/enclave.py");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/probe/enclave.py");
         let mut child = Command::new("python3")
             .args([&script, &pem, &key_file])
             .stdin(Stdio::null())

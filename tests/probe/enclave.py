@@ -1,5 +1,6 @@
 """An app as enclaves serve it: one thread, and TLS on the listening socket itself, so that whoever
-connects and stays silent keeps all others out. Takes a certificate and a key, tells its port."""
+connects and stays silent keeps all others out. Takes a certificate and a key, tells its port.
+/STATUS answers with that status, /marked/STATUS as the configuration server does."""
 
 import http.server
 import ssl
@@ -8,7 +9,11 @@ import sys
 
 class App(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        self.send_response(200)
+        *marks, status = self.path.strip("/").split("/")
+        self.send_response(int(status or 200))
+        if marks == ["marked"]:
+            self.send_header("Mse-Status", "waiting")
+        self.send_header("Seen-Host", self.headers["Host"])
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -21,4 +26,9 @@ context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain(sys.argv[1], sys.argv[2])
 server.socket = context.wrap_socket(server.socket, server_side=True)
 print(server.server_port, flush=True)
-server.serve_forever()
+while True:
+    try:
+        server.serve_forever()
+    except OSError:
+        # A client that breaks off its handshake breaks off accept.
+        pass
