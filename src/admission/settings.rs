@@ -1,5 +1,6 @@
 //! What the operator of a platform decides.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -31,6 +32,8 @@ pub struct Settings {
     pub quarantine: Period,
     /// Whether a custom domain may be a wildcard.
     pub allow_wildcard_domains: bool,
+    /// The DNS servers that custom domains are looked up at; none: those of the system.
+    pub resolvers: Vec<SocketAddr>,
 }
 
 impl Default for Settings {
@@ -44,6 +47,7 @@ impl Default for Settings {
             // Long enough for an owner to notice and to mend DNS.
             quarantine: Period(Duration::from_hours(7 * 24)),
             allow_wildcard_domains: false,
+            resolvers: Vec::new(),
         }
     }
 }

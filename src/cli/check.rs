@@ -20,6 +20,9 @@ pub(super) struct Arguments {
     /// The manifest of an app (mse.toml) to judge, by the rules of the configured platform.
     #[arg(value_name = "MANIFEST")]
     manifest: Option<PathBuf>,
+    /// Ask DNS whether the manifest's domain leads to the platform's proxy.
+    #[arg(long, requires = "manifest")]
+    dns: bool,
     #[command(flatten)]
     config: ConfigArgument,
     /// A routes file or folder to judge, in the place of the configured one.
@@ -76,7 +79,7 @@ pub(super) fn run(arguments: &Arguments, style: Style, format: Format) -> Status
     let judged = arguments
         .manifest
         .as_deref()
-        .map(|path| manifest::check(path, &config.platform, SystemClock.now()));
+        .map(|path| manifest::check(path, &config.platform, arguments.dns, SystemClock.now()));
     if let Some(judged) = &judged {
         findings.extend(judged.faults.iter().cloned());
     }

@@ -1,5 +1,5 @@
 //! `check mse.toml`: what can be said of a manifest without a running proxy. Reads the files that
-//! it names and hands what it found to the rules; asks neither DNS nor a store.
+//! it names, asks DNS if that is wanted, and hands what it found to the rules.
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -11,11 +11,16 @@ use serde_json::{Value, json};
 use super::report::Finding;
 use crate::admission::Settings;
 use crate::admission::certificate::{Chain, Roots, match_key};
-use crate::admission::evidence::{Evidence, FileFact, Found};
+use crate::admission::evidence::{
+    DomainEvidence, Evidence, FileFact, Found, Lookup, LookupEnd, Tokens,
+};
 use crate::admission::manifest::{self, FaultKind, MAX_TEXT, Manifest, Places};
 use crate::admission::rules::{Open, Terms, Verdict, Wish, judge};
 use crate::clock::Timestamp;
+use crate::hostname::Pattern;
+use crate::probe;
 use crate::registry::app::Role;
+use crate::resolve::dns::Dns;
 use crate::source::place::Place;
 
 /// The largest file of certificates or of a key that is read. Real ones have 1 to 10 KB.
@@ -33,7 +38,7 @@ pub(super) struct Judged {
 }
 
 /// Reads and judges a manifest and the files that it names.
-pub(super) fn check(path: &Path, platform: &Settings, now: Timestamp) -> Judged {
+pub(super) fn check(path: &Path, platform: &Settings, with_dns: bool, now: Timestamp) -> Judged {
     let source: Arc<str> = path.display().to_string().into();
     let text = match text_of(path) {
         Ok(text) => text,
@@ -52,7 +57,10 @@ pub(super) fn check(path: &Path, platform: &Settings, now: Timestamp) -> Judged 
     };
     if let Some(manifest) = &reading.manifest {
         let folder = path.parent().unwrap_or(Path::new(""));
-        let evidence = gather(manifest, folder);
+        let mut evidence = gather(manifest, folder);
+        if let (true, Some(ssl)) = (with_dns, &manifest.cloud.ssl) {
+            evidence.domain = Some(ask_dns(&ssl.domain_name, platform));
+        }
         let wish = Wish { manifest, operator_tls: false };
         let verdict = judge(wish, &evidence, None, platform, now);
         judged.take(manifest, verdict, &reading.places, &source);
@@ -180,6 +188,25 @@ fn gather(manifest: &Manifest, folder: &Path) -> Evidence {
     let roots = rustls_native_certs::load_native_certs().certs;
     evidence.roots = roots.iter().map(AsRef::as_ref).collect::<Roots>();
     evidence
+}
+
+/// What DNS says of a domain. That it cannot be asked is a fact like others.
+fn ask_dns(domain: &Pattern, platform: &Settings) -> DomainEvidence {
+    let unanswered = |why: String| DomainEvidence {
+        lookup: Lookup { aliases: vec![], end: LookupEnd::Unanswered(why.clone()) },
+        proxy_addresses: vec![],
+        tokens: Tokens::Unanswered(why),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return unanswered(error.to_string()),
+    };
+    runtime.block_on(async {
+        match Dns::new(&platform.resolvers) {
+            Ok(dns) => probe::domain::gather(&dns, domain, &platform.proxy_name).await,
+            Err(error) => unanswered(error.to_string()),
+        }
+    })
 }
 
 fn look(path: &Path) -> Found {

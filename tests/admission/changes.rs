@@ -222,6 +222,29 @@ fn no_deployment_slips_past_a_suspension() {
 }
 
 #[test]
+fn of_a_fleet_exactly_one_proxy_takes_each_step_of_an_unpaid_projects_clock() {
+    let mut model = booked(0);
+    let held = model.project();
+    let unpaid = held.record.clone().unpaid(now(), now()).unwrap();
+    model.done(changes::change_project(&held, &unpaid));
+    let mut steps = 0;
+    for hour in 0..=(7 * 24) {
+        // Two proxies look at the same record in the same minute.
+        let held = [model.project(), model.project()];
+        let plans = held.map(|held| {
+            let (next, _) = held.record.advance(later(hour))?;
+            Some(changes::change_project(&held, &next))
+        });
+        let [Some(one), Some(other)] = plans else { continue };
+        model.done(one);
+        assert_eq!(model.commit(other), Committed::Conflict);
+        steps += 1;
+    }
+    assert_eq!(steps, 4, "three reminders and the suspension");
+    assert!(model.project().record.is_suspended());
+}
+
+#[test]
 fn a_life_takes_its_seat_and_domain_and_gives_both_back() {
     let mut model = booked(1);
     let names = |model: &Model, at| {

@@ -11,7 +11,7 @@ use mse_proxy::resolve::dns::Dns;
 
 use crate::named::Named;
 
-const PROXY: &str = "proxy.platform.test";
+pub(crate) const PROXY: &str = "proxy.platform.test";
 
 /// The platform's zone: the proxy is itself an alias of what balances its load.
 const PLATFORM: &str = "
@@ -57,7 +57,7 @@ h0      CNAME h1
 odd     CNAME a\\032b.platform.test.
 ";
 
-fn serve() -> Named {
+pub(crate) fn serve() -> Named {
     Named::serve(&[("platform.test", PLATFORM), ("customer.test", CUSTOMER), ("broken.test", "")])
 }
 

@@ -8,6 +8,7 @@
     reason = "in a test a panic is the verdict"
 )]
 
+mod check;
 mod domains;
 mod named;
 mod readiness;
