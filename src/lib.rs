@@ -19,7 +19,7 @@
 //! - where routes come from and what the proxy says of itself: [`registry`], [`source`],
 //!   [`telemetry`]; what may become a route: [`admission`];
 //! - reaching out and carrying bytes: [`probe`], [`proxy`];
-//! - putting together: [`reconcile`], [`admin`], [`config`], [`server`], [`cli`].
+//! - putting together: [`reconcile`], [`registrar`], [`admin`], [`config`], [`server`], [`cli`].
 
 pub mod admin;
 pub mod admission;
@@ -33,6 +33,7 @@ pub mod outcome;
 pub mod probe;
 pub mod proxy;
 pub mod reconcile;
+pub mod registrar;
 pub mod registry;
 pub mod resolve;
 pub mod routing;

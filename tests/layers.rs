@@ -21,7 +21,7 @@ const FLOORS: [&[&str]; 9] = [
     &["resolve", "outcome", "routing", "store"],
     &["registry", "source", "admission", "telemetry"],
     &["probe", "proxy"],
-    &["reconcile", "control", "admin", "upgrade"],
+    &["reconcile", "registrar", "control", "admin", "upgrade"],
     &["config"],
     &["server"],
     &["cli"],
