@@ -12,6 +12,7 @@ mod certificates;
 mod certs;
 mod changes;
 mod manifest;
+mod properties;
 mod rules;
 mod sight;
 mod support;
