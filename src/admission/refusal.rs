@@ -19,7 +19,7 @@ use crate::source::fault::Shown;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Nothing where the manifest says.
-    #[error("`{key}`: {} does not exist", path.display())]
+    #[error("`{key}`: {} does not exist", Shown(&path.display()))]
     NoFile {
         /// The key.
         key: &'static str,
@@ -27,7 +27,7 @@ pub enum Refusal {
         path: PathBuf,
     },
     /// Something that cannot be read.
-    #[error("`{key}`: {} cannot be read; look at its permissions", path.display())]
+    #[error("`{key}`: {} cannot be read; look at its permissions", Shown(&path.display()))]
     UnreadableFile {
         /// The key.
         key: &'static str,
@@ -35,7 +35,7 @@ pub enum Refusal {
         path: PathBuf,
     },
     /// A file for a folder, or the other way round.
-    #[error("`{key}`: {} is a {found}; a {wanted} is needed", path.display())]
+    #[error("`{key}`: {} is a {found}; a {wanted} is needed", Shown(&path.display()))]
     OtherKind {
         /// The key.
         key: &'static str,

@@ -126,6 +126,27 @@ pub fn judge(
     told
 }
 
+/// What is wrong with the files and folders that a manifest names, be it whole or not.
+#[must_use]
+pub fn judge_files(files: &[FileFact]) -> Vec<Refusal> {
+    let wrong = files.iter().filter_map(|FileFact { key, path, found }| {
+        let is_folder = matches!(*key, "code" | "tests");
+        let path = path.clone();
+        Some(match found {
+            Found::File if is_folder => {
+                Refusal::OtherKind { key, path, found: "file", wanted: "folder" }
+            }
+            Found::Folder if !is_folder => {
+                Refusal::OtherKind { key, path, found: "folder", wanted: "file" }
+            }
+            Found::File | Found::Folder => return None,
+            Found::Nothing => Refusal::NoFile { key, path },
+            Found::Unreadable => Refusal::UnreadableFile { key, path },
+        })
+    });
+    wrong.collect()
+}
+
 struct Judge<'a> {
     wish: Wish<'a>,
     evidence: &'a Evidence,
@@ -157,19 +178,9 @@ impl<'a> Judge<'a> {
     }
 
     fn files(&mut self) {
-        let Some(files) = &self.evidence.files else { return self.told.open.push(Open::Files) };
-        for FileFact { key, path, found } in files {
-            let is_folder = matches!(*key, "code" | "tests");
-            let other_kind =
-                |found, wanted| Refusal::OtherKind { key, path: path.clone(), found, wanted };
-            let refusal = match found {
-                Found::File if is_folder => other_kind("file", "folder"),
-                Found::Folder if !is_folder => other_kind("folder", "file"),
-                Found::File | Found::Folder => continue,
-                Found::Nothing => Refusal::NoFile { key, path: path.clone() },
-                Found::Unreadable => Refusal::UnreadableFile { key, path: path.clone() },
-            };
-            self.refuse(refusal);
+        match &self.evidence.files {
+            Some(files) => self.told.refusals.extend(judge_files(files)),
+            None => self.told.open.push(Open::Files),
         }
     }
 

@@ -15,7 +15,8 @@ use crate::admission::evidence::{
     DomainEvidence, Evidence, FileFact, Found, Lookup, LookupEnd, Tokens,
 };
 use crate::admission::manifest::{self, FaultKind, MAX_TEXT, Manifest, Places};
-use crate::admission::rules::{Open, Terms, Verdict, Wish, judge};
+use crate::admission::refusal::Refusal;
+use crate::admission::rules::{Open, Terms, Verdict, Wish, judge, judge_files};
 use crate::clock::Timestamp;
 use crate::hostname::Pattern;
 use crate::probe;
@@ -55,17 +56,32 @@ pub(super) fn check(path: &Path, platform: &Settings, with_dns: bool, now: Times
         warnings: reading.warnings.iter().map(warning).collect(),
         ..Judged::default()
     };
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let files = reading.paths.iter().map(|(key, path)| {
+        let path = folder.join(path);
+        FileFact { key, found: look(&path), path }
+    });
+    let files: Vec<_> = files.collect();
     if let Some(manifest) = &reading.manifest {
-        let folder = path.parent().unwrap_or(Path::new(""));
         let mut evidence = gather(manifest, folder);
+        evidence.files = Some(files);
         if let (true, Some(ssl)) = (with_dns, &manifest.cloud.ssl) {
             evidence.domain = Some(ask_dns(&ssl.domain_name, platform));
         }
         let wish = Wish { manifest, operator_tls: false };
         let verdict = judge(wish, &evidence, None, platform, now);
         judged.take(manifest, verdict, &reading.places, &source);
+    } else {
+        let refusals = judge_files(&files);
+        judged.faults.extend(refusals.iter().map(|one| told(one, &reading.places, &source)));
     }
     judged
+}
+
+/// A reason against the app, at the place of its key.
+fn told(refusal: &Refusal, places: &Places, source: &Arc<str>) -> Finding {
+    let known = refusal.key().and_then(|key| places.get(key)).cloned();
+    finding(known.unwrap_or_else(|| Place::of_source(source)), refusal)
 }
 
 fn finding(place: Place, words: &dyn std::fmt::Display) -> Finding {
@@ -74,14 +90,10 @@ fn finding(place: Place, words: &dyn std::fmt::Display) -> Finding {
 
 impl Judged {
     fn take(&mut self, manifest: &Manifest, verdict: Verdict, places: &Places, source: &Arc<str>) {
-        let place = |key: Option<&str>| {
-            let known = key.and_then(|key| places.get(key)).cloned();
-            known.unwrap_or_else(|| Place::of_source(source))
-        };
-        let faults = verdict.refusals.iter().map(|one| finding(place(one.key()), one));
-        self.faults.extend(faults);
-        let odd = verdict.warnings.iter().map(|one| finding(place(Some(one.key())), one));
-        self.warnings.extend(odd);
+        self.faults.extend(verdict.refusals.iter().map(|one| told(one, places, source)));
+        let place =
+            |key: &str| places.get(key).cloned().unwrap_or_else(|| Place::of_source(source));
+        self.warnings.extend(verdict.warnings.iter().map(|one| finding(place(one.key()), one)));
         self.app = Some(format!("{}/{}", manifest.cloud.project, manifest.name));
         self.terms = verdict.terms;
         self.open = verdict.open;
@@ -160,22 +172,11 @@ fn bytes_of(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Looks at everything that a manifest names. The private key is read here alone, compared with the
-/// certificate, and forgotten.
+/// Reads the certificate that a manifest names. The private key is read here alone, compared with
+/// the certificate, and forgotten.
 fn gather(manifest: &Manifest, folder: &Path) -> Evidence {
-    let cloud = &manifest.cloud;
-    let mut named: Vec<(&'static str, &PathBuf)> =
-        vec![("code", &cloud.code), ("tests", &cloud.tests)];
-    named.extend(cloud.secrets.as_ref().map(|path| ("secrets", path)));
-    if let Some(ssl) = &cloud.ssl {
-        named.extend([("private_key", &ssl.private_key), ("certificate", &ssl.certificate)]);
-    }
-    let files = named.into_iter().map(|(key, path)| {
-        let path = folder.join(path);
-        FileFact { key, found: look(&path), path }
-    });
-    let mut evidence = Evidence { files: Some(files.collect()), ..Evidence::default() };
-    let Some(ssl) = &cloud.ssl else { return evidence };
+    let mut evidence = Evidence::default();
+    let Some(ssl) = &manifest.cloud.ssl else { return evidence };
     // What cannot be read is told of already.
     let read = |path: &PathBuf| {
         let path = folder.join(path);

@@ -98,6 +98,15 @@ fn faults_of_text_files_and_rules_are_told_with_their_lines() {
         assert!(words.contains(&expected), "`{expected}` is missing in:\n{words}");
     }
     assert_eq!(text(&output.stdout), "3 faults, the manifest cannot be deployed\n");
+    // Files are looked for whatever else is wrong.
+    let broken = manifest.replace("name = \"my-app\"", "name = 5").replace("hardware", "hradware");
+    fs::write(folder.join("mse.toml"), broken).unwrap();
+    let words = text(&check(folder, &[]).stderr);
+    for expected in
+        ["`name` must be a text", "`hardware` is missing", "`secrets`: secrets.json does"]
+    {
+        assert!(words.contains(expected), "`{expected}` is missing in:\n{words}");
+    }
     fs::write(folder.join("mse.toml"), "name = 5\n").unwrap();
     let output = check(folder, &[]);
     assert!(text(&output.stderr).starts_with("mse.toml:1:1: the section [cloud] is missing"));

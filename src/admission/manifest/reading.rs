@@ -37,6 +37,8 @@ pub struct Reading {
     pub warnings: Vec<Warning>,
     /// Where the values of its keys stand.
     pub places: Places,
+    /// What it names on the disk, by key, whatever else is wrong.
+    pub paths: Vec<(&'static str, PathBuf)>,
 }
 
 /// Reads a text; `source` is what its places are told under, and its end date must be after `now`.
@@ -56,7 +58,7 @@ pub fn read(source: &Arc<str>, text: &str, now: Timestamp) -> Reading {
     };
     let mut reader = Reader::new(text, &slips, now);
     let manifest = reader.whole(table.get_ref());
-    let Reader { mut faults, mut warnings, places, .. } = reader;
+    let Reader { mut faults, mut warnings, places, paths, .. } = reader;
     faults.sort_by_key(|(span, _)| span.start);
     warnings.sort_by_key(|(span, _)| span.start);
     let place = |span: Range<usize>| lines.place(span);
@@ -68,6 +70,7 @@ pub fn read(source: &Arc<str>, text: &str, now: Timestamp) -> Reading {
             .map(|(at, kind)| Warning { place: place(at), kind })
             .collect(),
         places: places.into_iter().map(|(key, span)| (key, place(span))).collect(),
+        paths,
     }
 }
 
@@ -86,6 +89,7 @@ struct Reader<'a> {
     /// Slips that a fault was told of.
     told: BTreeSet<usize>,
     places: BTreeMap<&'static str, Range<usize>>,
+    paths: Vec<(&'static str, PathBuf)>,
     faults: Vec<(Range<usize>, FaultKind)>,
     warnings: Vec<(Range<usize>, WarningKind)>,
 }
@@ -109,6 +113,7 @@ impl<'a> Reader<'a> {
             strays: Vec::new(),
             told: BTreeSet::new(),
             places: BTreeMap::new(),
+            paths: Vec::new(),
             faults: Vec::new(),
             warnings: Vec::new(),
         }
@@ -328,6 +333,7 @@ impl<'a> Reader<'a> {
         if path.is_absolute() {
             self.warn(span, WarningKind::AbsolutePath(key.word));
         }
+        self.paths.push((key.word, path.clone()));
         Some(path)
     }
 
