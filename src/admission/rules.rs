@@ -345,7 +345,7 @@ impl<'a> Judge<'a> {
     /// Judges the owner's domain, and gives what its gate will be.
     fn domain(&mut self) -> Option<Gate> {
         let domain = &self.ssl()?.domain_name;
-        if self.is_of_platform(domain.name()) {
+        if self.is_of_platform(domain) {
             self.refuse(Refusal::PlatformDomain { domain: domain.clone() });
             return None;
         }
@@ -379,11 +379,15 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn is_of_platform(&self, name: &Hostname) -> bool {
+    fn is_of_platform(&self, domain: &Pattern) -> bool {
         let Settings { proxy_name, zone, terminated_zone, .. } = self.platform;
+        let name = domain.name();
         let is_under =
             |zone: &Hostname| name == zone || name.parents().any(|parent| parent == zone.as_str());
-        name == proxy_name || is_under(zone) || is_under(terminated_zone)
+        name == proxy_name
+            || domain.covers(proxy_name)
+            || is_under(zone)
+            || is_under(terminated_zone)
     }
 
     /// Judges the claims of others to the domain, and gives the reason why this project must prove

@@ -39,6 +39,18 @@ impl<D: Records> Registrar<D> {
         backend: Option<&Endpoint>,
         now: Timestamp,
     ) -> Result<App, Error> {
+        Ok(self.note(project, name, next, backend, now).await?.0)
+    }
+
+    /// The same; gives also whether this call has changed anything.
+    pub(super) async fn note(
+        &self,
+        project: &ProjectName,
+        name: &AppName,
+        next: Phase,
+        backend: Option<&Endpoint>,
+        now: Timestamp,
+    ) -> Result<(App, bool), Error> {
         for _ in 0..TRIES {
             let app = self.app_held(project, name).await?;
             let seats = self.all(&record::seats_of(project)).await?;
@@ -48,8 +60,9 @@ impl<D: Records> Registrar<D> {
             let transaction = proceed(tenure, next, backend.cloned(), now)?;
             let after = app.record.clone().become_phase(next, now)?;
             let backend = backend.cloned().or(after.backend);
+            let is_change = !transaction.changes.is_empty();
             if self.stands(transaction).await? {
-                return Ok(App { backend, ..after });
+                return Ok((App { backend, ..after }, is_change));
             }
         }
         Err(Error::Busy)

@@ -67,8 +67,10 @@ impl<D: Records> Registrar<D> {
         for held in self.all::<App>(APPS).await? {
             let App { project, name, phase, .. } = &held.record;
             if phase.is_active() && held.record.phase_at(now) == Phase::Expired {
-                self.proceed(project, name, Phase::Expired, None, now).await?;
-                events.push(Event::Expired { project: project.clone(), app: name.clone() });
+                let (_, is_change) = self.note(project, name, Phase::Expired, None, now).await?;
+                if is_change {
+                    events.push(Event::Expired { project: project.clone(), app: name.clone() });
+                }
             }
         }
         Ok(events)

@@ -684,6 +684,16 @@ fn custom_domains_of_whom() {
             },
             &["domain_name proxy.mse.cosmian.com belongs to the platform", "+certificate the"],
         ),
+        // A wildcard that would take the proxy's own name along.
+        (
+            |facts| {
+                facts.edit(&["domain_name = \"*.mse.cosmian.com\""]);
+                let common_name = Some("*.mse.cosmian.com");
+                facts.leaf(&Leaf { names: &["*.mse.cosmian.com"], common_name, ..Leaf::default() });
+                facts.platform.allow_wildcard_domains = true;
+            },
+            &["domain_name *.mse.cosmian.com belongs to the platform"],
+        ),
         (
             |facts| {
                 facts.edit(&["domain_name = \"*.example.com\""]);
