@@ -335,6 +335,13 @@ const OWNERS_CERTIFICATES: &[Case] = &[
     (|facts| facts.leaf(&Leaf { common_name: Some("*.example.com"), ..Leaf::default() }), &[OWNED]),
     // Validity.
     (
+        |facts| {
+            facts.leaf(&Leaf { from: (2026, 6, 1), ..Leaf::default() });
+            facts.now = at("2026-06-01T00:00:00Z");
+        },
+        &[OWNED],
+    ),
+    (
         |facts| facts.leaf(&Leaf { from: (2026, 6, 2), ..Leaf::default() }),
         &["certificate the certificate is not valid before 2026-06-02T00:00:00Z; wait"],
     ),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mse_proxy::admission::refusal::Refusal;
+use mse_proxy::admission::refusal::{Refusal, WhyProof};
 use mse_proxy::registrar::{Decision, Error, Event};
 use mse_proxy::registry::app::{App, Phase};
 use mse_proxy::registry::domain::Gate;
@@ -156,6 +156,26 @@ async fn dropped_hardware_stops_its_apps_in_parts() {
     assert_eq!(active.len(), 1);
     assert_eq!(active[0].name.as_str(), "a0", "those who came last go first");
     assert_eq!(fleet.one.hardware(&default()).await.unwrap()[0].booked, 1);
+}
+
+#[tokio::test]
+async fn a_name_under_another_projects_wildcard_must_be_proven_and_the_other_way_round() {
+    for [first, second] in [["*.shop.test", "a.shop.test"], ["a.shop.test", "*.shop.test"]] {
+        let fleet = fleet(1).await;
+        for name in ["a.shop.test", "mse-proxy-check.shop.test"] {
+            fleet.dns.alias(name, Some(PROXY));
+        }
+        deployed(&fleet, "first", Some(first), 0).await.app.unwrap();
+        let project = "second".parse().unwrap();
+        fleet.one.create_project(&project, "other", at(0)).await.unwrap();
+        let mut application = application("x", "4g-eu-001", Some(second));
+        application.manifest.cloud.project = project;
+        let decision = fleet.other.deploy(&application, false, at(1)).await.unwrap();
+        let [Refusal::NotProven { why, .. }] = decision.verdict.refusals.as_slice() else {
+            panic!("{decision:?}");
+        };
+        assert_eq!(*why, WhyProof::Overlaps(first.parse().unwrap()));
+    }
 }
 
 #[tokio::test]

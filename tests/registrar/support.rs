@@ -119,7 +119,8 @@ pub(crate) async fn fleet(booked: u32) -> Fleet {
     let (store, dns): (Arc<Memory>, Fixed) = Default::default();
     let registrar = || {
         let store = Arc::clone(&store) as Arc<dyn Store>;
-        Arc::new(Registrar::new(store, dns.clone(), Settings::default(), Roots::default()))
+        let platform = Settings { allow_wildcard_domains: true, ..Settings::default() };
+        Arc::new(Registrar::new(store, dns.clone(), platform, Roots::default()))
     };
     let (one, other) = (registrar(), registrar());
     one.create_project(&default(), "t0k3n", at(0)).await.unwrap();

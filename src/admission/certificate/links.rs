@@ -96,6 +96,10 @@ fn is_signed(lower: &Certificate, upper: &Certificate) -> bool {
     else {
         return false;
     };
+    // Signatures are whole bytes; a parser may read one bit less as the same.
+    if below.signature_value.unused_bits != 0 {
+        return false;
+    }
     let algorithm = below.signature_algorithm.algorithm.as_bytes();
     let known = default_provider().signature_verification_algorithms.all;
     known.iter().any(|known| {
