@@ -671,117 +671,117 @@ fn custom_domains_in_dns() {
     ]);
 }
 
-#[test]
-fn custom_domains_of_whom() {
-    hold(&[
-        (
-            |facts| {
-                facts.edit(&["domain_name = \"086b0dfd7bd2ea37.cosmian.io\""]);
-                facts.leaf(&Leaf { names: &["*.cosmian.io"], ..Leaf::default() });
-            },
-            &[
-                "domain_name 086b0dfd7bd2ea37.cosmian.io belongs to the platform; use a domain of",
-                "+certificate the certificate's common name",
-            ],
-        ),
-        (
-            |facts| {
-                facts.edit(&["domain_name = \"proxy.mse.cosmian.com\""]);
-                facts.leaf(&Leaf { names: &["proxy.mse.cosmian.com"], ..Leaf::default() });
-            },
-            &["domain_name proxy.mse.cosmian.com belongs to the platform", "+certificate the"],
-        ),
-        // A wildcard that would take the proxy's own name along.
-        (
-            |facts| {
-                facts.edit(&["domain_name = \"*.mse.cosmian.com\""]);
-                let common_name = Some("*.mse.cosmian.com");
-                facts.leaf(&Leaf { names: &["*.mse.cosmian.com"], common_name, ..Leaf::default() });
-                facts.platform.allow_wildcard_domains = true;
-            },
-            &["domain_name *.mse.cosmian.com belongs to the platform"],
-        ),
-        (
-            |facts| {
-                facts.edit(&["domain_name = \"*.example.com\""]);
-                facts.leaf(&Leaf { names: &["*.example.com"], ..Leaf::default() });
-            },
-            &[
-                "domain_name *.example.com is a wildcard, which this platform does not allow",
-                "+certificate the certificate's common name",
-            ],
-        ),
-        (
-            |facts| {
-                facts.edit(&["domain_name = \"*.example.com\""]);
-                let common_name = Some("*.example.com");
-                facts.leaf(&Leaf { names: &["*.example.com"], common_name, ..Leaf::default() });
-                facts.platform.allow_wildcard_domains = true;
-            },
-            &["=owner until 2026-06-29T00:00:00Z: Configuration 16 digits.cosmian.io, Custom \
+const OWNERS_OF_DOMAINS: &[Case] = &[
+    (
+        |facts| {
+            facts.edit(&["domain_name = \"086b0dfd7bd2ea37.cosmian.io\""]);
+            facts.leaf(&Leaf { names: &["*.cosmian.io"], ..Leaf::default() });
+        },
+        &[
+            "domain_name 086b0dfd7bd2ea37.cosmian.io belongs to the platform; use a domain of",
+            "+certificate the certificate's common name",
+        ],
+    ),
+    (
+        |facts| {
+            facts.edit(&["domain_name = \"proxy.mse.cosmian.com\""]);
+            facts.leaf(&Leaf { names: &["proxy.mse.cosmian.com"], ..Leaf::default() });
+        },
+        &["domain_name proxy.mse.cosmian.com belongs to the platform", "+certificate the"],
+    ),
+    // A wildcard that would take the proxy's own name along.
+    (
+        |facts| {
+            facts.edit(&["domain_name = \"*.mse.cosmian.com\""]);
+            let common_name = Some("*.mse.cosmian.com");
+            facts.leaf(&Leaf { names: &["*.mse.cosmian.com"], common_name, ..Leaf::default() });
+            facts.platform.allow_wildcard_domains = true;
+        },
+        &["domain_name *.mse.cosmian.com belongs to the platform"],
+    ),
+    (
+        |facts| {
+            facts.edit(&["domain_name = \"*.example.com\""]);
+            facts.leaf(&Leaf { names: &["*.example.com"], ..Leaf::default() });
+        },
+        &[
+            "domain_name *.example.com is a wildcard, which this platform does not allow",
+            "+certificate the certificate's common name",
+        ],
+    ),
+    (
+        |facts| {
+            facts.edit(&["domain_name = \"*.example.com\""]);
+            let common_name = Some("*.example.com");
+            facts.leaf(&Leaf { names: &["*.example.com"], common_name, ..Leaf::default() });
+            facts.platform.allow_wildcard_domains = true;
+        },
+        &["=owner until 2026-06-29T00:00:00Z: Configuration 16 digits.cosmian.io, Custom \
                *.example.com, Open"],
-        ),
-        (
-            |facts| facts.domain("app.example.com", "other", "x", "2026-07-01T00:00:00Z"),
-            &["domain_name app.example.com is used by another project; stop it, or use another"],
-        ),
-        (
-            |facts| facts.domain("app.example.com", "default", "x", "2026-07-01T00:00:00Z"),
-            &["domain_name app.example.com is used by `x` of this project; stop it"],
-        ),
-        // Its own project may take a reserved domain again.
-        (|facts| facts.domain("app.example.com", "default", "x", "2026-05-30T00:00:00Z"), &[OWNED]),
-        (
-            |facts| facts.domain("app.example.com", "other", "x", "2026-05-30T00:00:00Z"),
-            &["domain_name app.example.com was another project's until not long ago, and shows \
+    ),
+    (
+        |facts| facts.domain("app.example.com", "other", "x", "2026-07-01T00:00:00Z"),
+        &["domain_name app.example.com is used by another project; stop it, or use another"],
+    ),
+    (
+        |facts| facts.domain("app.example.com", "default", "x", "2026-07-01T00:00:00Z"),
+        &["domain_name app.example.com is used by `x` of this project; stop it"],
+    ),
+    // Its own project may take a reserved domain again.
+    (|facts| facts.domain("app.example.com", "default", "x", "2026-05-30T00:00:00Z"), &[OWNED]),
+    (
+        |facts| facts.domain("app.example.com", "other", "x", "2026-05-30T00:00:00Z"),
+        &["domain_name app.example.com was another project's until not long ago, and shows \
                nothing; create _mse-proxy.app.example.com. TXT \"t0k3n\", or wait until \
                2026-06-06T00:00:00Z"],
-        ),
-        (
-            |facts| {
-                facts.domain("app.example.com", "other", "x", "2026-05-30T00:00:00Z");
-                facts.tokens(&["v=spf1 -all", "t0k3n"]);
-            },
-            &[OWNED],
-        ),
-        (|facts| facts.domain("app.example.com", "other", "x", "2026-05-25T12:00:00Z"), &[OWNED]),
-        (
-            |facts| facts.platform.require_ownership = true,
-            &["domain_name app.example.com must show whose it is, and shows nothing; create \
+    ),
+    (
+        |facts| {
+            facts.domain("app.example.com", "other", "x", "2026-05-30T00:00:00Z");
+            facts.tokens(&["v=spf1 -all", "t0k3n"]);
+        },
+        &[OWNED],
+    ),
+    (|facts| facts.domain("app.example.com", "other", "x", "2026-05-25T12:00:00Z"), &[OWNED]),
+    (
+        |facts| facts.platform.require_ownership = true,
+        &["domain_name app.example.com must show whose it is, and shows nothing; create \
                _mse-proxy.app.example.com. TXT \"t0k3n\""],
-        ),
-        (
-            |facts| {
-                facts.platform.require_ownership = true;
-                facts.tokens(&["stale"]);
-            },
-            &["domain_name app.example.com must show whose it is, and shows \"stale\"; create"],
-        ),
-        (
-            |facts| {
-                facts.platform.require_ownership = true;
-                facts.tokens(&["t0k3n"]);
-            },
-            &[OWNED],
-        ),
-        (
-            |facts| {
-                facts.platform.require_ownership = true;
-                facts.evidence.domain.as_mut().unwrap().tokens =
-                    Tokens::Unanswered("SERVFAIL".to_owned());
-            },
-            &[
-                "domain_name DNS does not answer for _mse-proxy.app.example.com: SERVFAIL; try again",
-            ],
-        ),
-        // A name that somebody's wildcard leads here need not be that somebody's.
-        (
-            |facts| facts.domain("*.example.com", "other", "x", "2026-07-01T00:00:00Z"),
-            &["domain_name app.example.com overlaps with *.example.com of another project, and \
+    ),
+    (
+        |facts| {
+            facts.platform.require_ownership = true;
+            facts.tokens(&["stale"]);
+        },
+        &["domain_name app.example.com must show whose it is, and shows \"stale\"; create"],
+    ),
+    (
+        |facts| {
+            facts.platform.require_ownership = true;
+            facts.tokens(&["t0k3n"]);
+        },
+        &[OWNED],
+    ),
+    (
+        |facts| {
+            facts.platform.require_ownership = true;
+            facts.evidence.domain.as_mut().unwrap().tokens =
+                Tokens::Unanswered("SERVFAIL".to_owned());
+        },
+        &["domain_name DNS does not answer for _mse-proxy.app.example.com: SERVFAIL; try again"],
+    ),
+    // A name that somebody's wildcard leads here need not be that somebody's.
+    (
+        |facts| facts.domain("*.example.com", "other", "x", "2026-07-01T00:00:00Z"),
+        &["domain_name app.example.com overlaps with *.example.com of another project, and \
                shows nothing; create _mse-proxy.app.example.com. TXT \"t0k3n\""],
-        ),
-        (|facts| facts.domain("*.example.com", "default", "x", "2026-07-01T00:00:00Z"), &[OWNED]),
-    ]);
+    ),
+    (|facts| facts.domain("*.example.com", "default", "x", "2026-07-01T00:00:00Z"), &[OWNED]),
+];
+
+#[test]
+fn custom_domains_of_whom() {
+    hold(OWNERS_OF_DOMAINS);
 }
 
 #[test]
