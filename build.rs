@@ -6,18 +6,23 @@ use std::{env, fs};
 
 use prost::Message;
 
-/// The proxy's own service, and the part of etcd's that the proxy speaks.
-const FILES: [(&str, &str); 2] =
-    [("src/control/route.proto", "control.bin"), ("src/store/etcd/rpc.proto", "etcd.bin")];
+/// The proxy's own service, and the part of etcd's that the proxy speaks; whether we serve it.
+const FILES: [(&str, &str, bool); 2] = [
+    ("src/control/route.proto", "control.bin", true),
+    ("src/store/etcd/rpc.proto", "etcd.bin", false),
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    for (file, descriptors) in FILES {
+    for (file, descriptors, is_served) in FILES {
         println!("cargo::rerun-if-changed={file}");
         let set = protox::compile([file], ["src"])?;
         // For server reflection.
         fs::write(out.join(descriptors), set.encode_to_vec())?;
-        tonic_prost_build::configure().compile_fds(set)?;
+        tonic_prost_build::configure()
+            .build_server(is_served)
+            .build_transport(is_served)
+            .compile_fds(set)?;
     }
     println!("cargo::rerun-if-changed=build.rs");
     Ok(())

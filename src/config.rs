@@ -4,6 +4,7 @@
 //! capitals, with `_` for `.`, goes before the file. All faults are found at once: each key is
 //! judged alone before the whole is put together.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,22 +12,42 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-use crate::admin;
+use crate::admin::Http;
 use crate::admission;
+use crate::control::{address, tls};
 use crate::nearest::nearest;
 use crate::proxy::connections::OnRemove;
 use crate::proxy::{backend, drain, limits, listener, peek, relay};
+use crate::reconcile::Precedence;
+use crate::registry::history::Bounds;
 use crate::routing::route::Origin;
 use crate::source::file;
 use crate::source::place::{Place, Text};
+use crate::store::etcd;
 use crate::telemetry::{logging, metrics};
+use crate::units::{Percent, Period};
 use crate::wire::alert::Answer;
 
 /// What every environment variable of ours begins with.
 pub const ENV_PREFIX: &str = "MSE_PROXY_";
 
+/// Variables by which commands are told of a running proxy (`cli::remote`): no keys.
+const NO_KEYS: [&str; 4] =
+    ["MSE_PROXY_ADMIN", "MSE_PROXY_ADMIN_CA", "MSE_PROXY_ADMIN_CERT", "MSE_PROXY_ADMIN_KEY"];
+
 /// Keys without a default, which therefore do not show in the default's own text.
-const UNSET: [(&str, &str); 1] = [("routes", "path")];
+const UNSET: [(&str, &str); 10] = [
+    ("routes", "path"),
+    ("admin.tls", "certificate"),
+    ("admin.tls", "key"),
+    ("admin.tls", "client_ca"),
+    ("store", "path"),
+    ("store.etcd", "user"),
+    ("store.etcd", "password_file"),
+    ("store.etcd", "ca"),
+    ("store.etcd", "certificate"),
+    ("store.etcd", "key"),
+];
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -48,8 +69,10 @@ pub struct Config {
     pub limits: limits::Settings,
     /// How a stop goes.
     pub drain: drain::Settings,
-    /// What is served to monitoring.
-    pub admin: admin::Settings,
+    /// Where it is watched and changed.
+    pub admin: Admin,
+    /// Where routes are kept that are changed there.
+    pub store: Store,
     /// Which apps may run here, and under which names.
     pub platform: admission::Settings,
     /// What is counted.
@@ -59,7 +82,7 @@ pub struct Config {
 }
 
 /// The section `routes`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Routes {
     /// A file, or a folder of `*.toml`; watched.
@@ -69,13 +92,74 @@ pub struct Routes {
     pub strict: bool,
     /// What becomes of the live connections of a route that goes.
     pub on_remove: OnRemove,
+    /// Which source has a name that several claim.
+    pub precedence: Precedence,
+    /// How much of what is in force a new set may take away without being confirmed.
+    pub max_removed_percent: Percent,
+}
+
+impl Default for Routes {
+    fn default() -> Self {
+        let file::Settings { path, strict, max_removed_percent } = file::Settings::default();
+        let (on_remove, precedence) = (OnRemove::default(), Precedence::default());
+        Self { path, strict, on_remove, precedence, max_removed_percent }
+    }
 }
 
 impl Routes {
     /// What the file source needs of it.
     #[must_use]
     pub fn source(&self) -> file::Settings {
-        file::Settings { path: self.path.clone(), strict: self.strict }
+        let (path, strict) = (self.path.clone(), self.strict);
+        file::Settings { path, strict, max_removed_percent: self.max_removed_percent }
+    }
+}
+
+/// The section `admin`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// Where metrics, probes and the status page are served.
+    pub http: Http,
+    /// Where routes are read and changed.
+    pub grpc: address::Address,
+    /// What that takes over TCP.
+    pub tls: tls::Settings,
+}
+
+/// The section `store`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Store {
+    /// The file in which this proxy keeps routes of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// How long what was changed is remembered.
+    pub history_max_age: Period,
+    /// How many changes are.
+    pub history_max_records: u64,
+    /// The store that a fleet shares.
+    pub etcd: etcd::Settings,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        let Bounds { max_age, max_records } = Bounds::default();
+        Self {
+            path: None,
+            history_max_age: Period(max_age.unsigned_abs()),
+            history_max_records: max_records,
+            etcd: etcd::Settings::default(),
+        }
+    }
+}
+
+impl Store {
+    /// How much of the history is kept.
+    #[must_use]
+    pub fn bounds(&self) -> Bounds {
+        let max_age = self.history_max_age.0.try_into().unwrap_or(jiff::SignedDuration::MAX);
+        Bounds { max_age, max_records: self.history_max_records }
     }
 }
 
@@ -170,7 +254,7 @@ impl Config {
     }
 }
 
-/// A section and its keys.
+/// A section and its keys. One that stands in another is called by both: `store.etcd`.
 type Known = Vec<(String, Vec<String>)>;
 
 fn as_table(config: &Config) -> toml::Table {
@@ -179,18 +263,28 @@ fn as_table(config: &Config) -> toml::Table {
 }
 
 fn known_keys(base: &Config) -> Known {
-    let mut known: Known = Vec::new();
+    let mut known = Known::new();
     for (section, value) in as_table(base) {
-        let mut keys: Vec<String> =
-            value.as_table().map(|table| table.keys().cloned().collect()).unwrap_or_default();
-        let unset = UNSET
-            .iter()
-            .filter(|(owner, key)| *owner == section && !keys.iter().any(|known| known == key));
-        let unset: Vec<String> = unset.map(|(_, key)| (*key).to_owned()).collect();
-        keys.extend(unset);
-        known.push((section, keys));
+        learn(section, &value, &mut known);
     }
     known
+}
+
+fn learn(section: String, value: &toml::Value, known: &mut Known) {
+    let unset = UNSET.iter().filter(|(owner, _)| *owner == section);
+    let mut keys: Vec<String> = unset.map(|(_, key)| (*key).to_owned()).collect();
+    let mut inside = Vec::new();
+    for (key, value) in value.as_table().into_iter().flatten() {
+        if value.is_table() {
+            inside.push((format!("{section}.{key}"), value));
+        } else if !keys.contains(key) {
+            keys.push(key.clone());
+        }
+    }
+    known.push((section, keys));
+    for (section, value) in inside {
+        learn(section, value, known);
+    }
 }
 
 struct Reading {
@@ -215,20 +309,22 @@ impl Reading {
             return;
         }
         for (section, value) in document.into_inner() {
-            self.section(lines, &section, value);
+            let (name, span) = (section.get_ref().to_string(), section.span());
+            self.section(lines, &name, span, value);
         }
     }
 
     fn section(
         &mut self,
         lines: &Text<'_>,
-        name: &Spanned<std::borrow::Cow<'_, str>>,
+        section: &str,
+        span: Range<usize>,
         value: Spanned<DeValue<'_>>,
     ) {
-        let section = name.get_ref().as_ref();
-        let place = lines.place(name.span());
+        let place = lines.place(span);
         let Some((_, keys)) = self.known.iter().find(|(known, _)| known == section) else {
-            let words: Vec<String> = self.known.iter().map(|(known, _)| known.clone()).collect();
+            let outermost = self.known.iter().filter(|(known, _)| !known.contains('.'));
+            let words: Vec<String> = outermost.map(|(known, _)| known.clone()).collect();
             return self.fault(place, unknown(section, words));
         };
         let keys = keys.clone();
@@ -237,6 +333,10 @@ impl Reading {
         };
         for (key, value) in entries {
             let full = format!("{section}.{}", key.get_ref());
+            if self.known.iter().any(|(known, _)| *known == full) {
+                self.section(lines, &full, key.span(), value);
+                continue;
+            }
             if !keys.iter().any(|known| known == key.get_ref().as_ref()) {
                 let words = keys.iter().map(|known| format!("{section}.{known}")).collect();
                 self.fault(lines.place(key.span()), unknown(&full, words));
@@ -254,7 +354,8 @@ impl Reading {
     }
 
     fn environment(&mut self, variables: impl IntoIterator<Item = (String, String)>) {
-        let ours = variables.into_iter().filter(|(name, _)| name.starts_with(ENV_PREFIX));
+        let is_key = |name: &str| name.starts_with(ENV_PREFIX) && !NO_KEYS.contains(&name);
+        let ours = variables.into_iter().filter(|(name, _)| is_key(name));
         let mut ours: Vec<_> = ours.collect();
         ours.sort_unstable();
         let known = self.known.clone();
@@ -278,11 +379,11 @@ impl Reading {
     fn value_of(&self, section: &str, key: &str, text: &str) -> toml::Value {
         let line = format!("value = {text}");
         let parsed = line.parse::<toml::Table>().ok().and_then(|mut table| table.remove("value"));
-        let is_list = self
-            .table
-            .get(section)
-            .and_then(|table| table.get(key))
-            .is_some_and(toml::Value::is_array);
+        let mut table = Some(&self.table);
+        for part in section.split('.') {
+            table = table.and_then(|table| table.get(part)?.as_table());
+        }
+        let is_list = table.and_then(|table| table.get(key)).is_some_and(toml::Value::is_array);
         match parsed {
             Some(value) => value,
             None if is_list => {
@@ -295,13 +396,19 @@ impl Reading {
 
     /// Judges one key alone, and keeps its value if it is good.
     fn set(&mut self, section: &str, key: &str, value: toml::Value, place: Place) {
-        let alone = toml::Table::from_iter([(key.to_owned(), value.clone())]);
-        let alone = toml::Table::from_iter([(section.to_owned(), toml::Value::Table(alone))]);
+        let mut alone = toml::Table::from_iter([(key.to_owned(), value.clone())]);
+        for part in section.rsplit('.') {
+            alone = toml::Table::from_iter([(part.to_owned(), toml::Value::Table(alone))]);
+        }
         if let Err(error) = Config::deserialize(toml::Value::Table(alone)) {
             let (key, why) = (format!("{section}.{key}"), error.message().trim_end().to_owned());
             return self.fault(place, FaultKind::Value { key, why });
         }
-        if let Some(table) = self.table.get_mut(section).and_then(toml::Value::as_table_mut) {
+        let mut table = Some(&mut self.table);
+        for part in section.split('.') {
+            table = table.and_then(|table| table.get_mut(part)?.as_table_mut());
+        }
+        if let Some(table) = table {
             table.insert(key.to_owned(), value);
         }
     }
@@ -316,7 +423,7 @@ fn unknown(key: &str, words: Vec<String>) -> FaultKind {
 
 /// The environment variable of a key.
 fn variable(section: &str, key: &str) -> String {
-    format!("{ENV_PREFIX}{}_{}", section.to_uppercase(), key.to_uppercase())
+    format!("{ENV_PREFIX}{section}_{key}").to_uppercase().replace('.', "_")
 }
 
 impl From<&Fault> for Origin {

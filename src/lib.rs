@@ -15,17 +15,19 @@
 //! - words: [`hostname`], [`clock`], [`units`], [`nearest`], [`systemd`];
 //! - bytes and values without IO: [`endpoint`], [`wire`];
 //! - facts: [`resolve`], [`outcome`] (every way a session ends), [`routing`] (which route a hello
-//!   takes);
+//!   takes), [`store`] (what outlasts the process);
 //! - where routes come from and what the proxy says of itself: [`registry`], [`source`],
 //!   [`telemetry`]; what may become a route: [`admission`];
 //! - reaching out and carrying bytes: [`probe`], [`proxy`];
-//! - putting together: [`reconcile`], [`registrar`], [`admin`], [`config`], [`server`], [`cli`].
+//! - putting together: [`reconcile`], [`registrar`], [`admin`], [`control`], [`config`],
+//!   [`server`], [`cli`].
 
 pub mod admin;
 pub mod admission;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod endpoint;
 pub mod hostname;
 pub mod nearest;

@@ -380,6 +380,8 @@ pub struct Record {
     pub app: Option<Arc<str>>,
     /// The revision of the table that judged the name.
     pub revision: Option<u64>,
+    /// The newest transaction of the store that was in that table, if there is a store.
+    pub store_revision: Option<u64>,
     /// The address that was connected to.
     pub endpoint: Option<Endpoint>,
     /// How it ended.
@@ -417,6 +419,7 @@ impl Record {
             route: None,
             app: None,
             revision: None,
+            store_revision: None,
             endpoint: None,
             outcome: Outcome::Internal,
             reason: None,

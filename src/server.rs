@@ -5,6 +5,8 @@
 //! others. Workers start when all sources have told their routes, so that no client is refused
 //! for a table that is not there yet.
 
+mod supply;
+
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZero;
@@ -15,13 +17,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::admin::{self, Admin, Eyes, Readiness};
 use crate::clock::{Clock, Forward};
 use crate::config::Config;
+use crate::control::address::Address;
+use crate::control::{self, Control};
 use crate::proxy::accept::accept;
 use crate::proxy::backend::addresses::Addresses;
 use crate::proxy::backend::connect::Dialer;
@@ -29,6 +33,7 @@ use crate::proxy::connections::Ledger;
 use crate::proxy::drain::{self, drain};
 use crate::proxy::engine::Engine;
 use crate::proxy::engine::socket::Listener;
+use crate::proxy::handover::{Colleague, colleagues, take_over};
 use crate::proxy::limits::Limits;
 use crate::proxy::listener::{Door, ListenError, listen};
 use crate::proxy::pulse::Pulses;
@@ -37,15 +42,15 @@ use crate::proxy::session::House;
 use crate::reconcile::{Reconciler, Report};
 use crate::resolve::SystemResolver;
 use crate::routing::table::{Table, table};
+use crate::source::RouteSet;
 use crate::source::file::{self, Reload};
-use crate::source::{RouteSet, Source};
+use crate::store::choice;
 use crate::systemd;
 use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::almanac;
 use crate::telemetry::metrics::Metrics;
+use supply::{Supply, open_control, supply, wait_for_sources};
 
-/// Sets that wait for the reconciler; sources send rarely and may wait.
-const SETS: usize = 16;
 /// How long the access log gets to be written out at the end.
 const LOG_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -58,6 +63,18 @@ pub enum StartError {
     /// The address of the status page and metrics cannot be had.
     #[error("admin.http: {0}")]
     Admin(ListenError),
+    /// The control service cannot be had where it was asked for.
+    #[error("admin.grpc = \"{address}\": {error}")]
+    Control {
+        /// Where.
+        address: Address,
+        /// Why not.
+        #[source]
+        error: control::OpenError,
+    },
+    /// The store cannot be had.
+    #[error(transparent)]
+    Store(#[from] choice::OpenError),
     /// The access log cannot be opened.
     #[error("log.access: {0}")]
     AccessLog(#[from] access_log::OpenError),
@@ -81,6 +98,7 @@ pub struct Running {
     workers: Vec<JoinHandle<()>>,
     control: JoinSet<()>,
     admin: Option<Admin>,
+    grpc: Option<Control>,
 }
 
 /// What can be seen of a proxy from outside, also while it stops. Cheap to clone.
@@ -135,7 +153,9 @@ pub async fn start_on(
     fixed: Vec<RouteSet>,
 ) -> Result<Running, StartError> {
     let addresses: Vec<_> = doors.iter().map(Door::address).collect();
-    let admin_door = admin::open(&config.admin).map_err(StartError::Admin)?;
+    let admin_door = admin::open(config.admin.http).map_err(StartError::Admin)?;
+    let control_door = open_control(config)?;
+    let store = choice::open(config.store.path.as_deref(), &config.store.etcd).await?;
     let log = AccessLog::open(&config.log)?;
     let (publisher, table) = table();
     let ledger = Arc::new(Ledger::new(config.limits.connections_per_route));
@@ -144,43 +164,41 @@ pub async fn start_on(
 
     let forward = Arc::new(Forward::new(clock));
     let clock: Arc<dyn Clock> = Arc::clone(&forward) as _;
-    let reconciler = Reconciler::new(publisher, table.clone(), Arc::clone(&clock));
+    let reconciler = Reconciler::new(
+        publisher,
+        table.clone(),
+        Arc::clone(&clock),
+        config.routes.precedence.clone(),
+    );
     let mut reports = reconciler.reports();
-    let (sets, incoming) = mpsc::channel(SETS);
-    let reload = Reload::default();
-    let mut sources = fixed.len();
-    control.spawn(reconciler.run(incoming));
-    for set in fixed {
-        // The reconciler was started just above and lives as long as the proxy.
-        let _ = sets.send(set).await;
-    }
-    if let Some(source) = file::Watched::new(&config.routes.source(), reload.clone()) {
-        sources += 1;
-        control.spawn(source.run(sets));
-    }
+    let Supply { sources, reload, store } =
+        supply(reconciler, config, &clock, fixed, store, &mut control).await;
     let policy = Policy { on_remove: config.routes.on_remove, drain: config.drain.timeout.0 };
     control.spawn(retire(Arc::clone(&ledger), table.clone(), Arc::clone(&clock), policy));
     control.spawn(almanac::tell(table.clone(), Arc::clone(&forward)));
     let (fresh, all) = (names.clone(), table.clone());
     control.spawn(async move { fresh.keep_fresh(all, SystemResolver).await });
-    if sources == 0 {
-        warn!("no source of routes is configured (routes.path): every name is unknown");
-    }
     let limits = Arc::new(Limits::new(config.limits.clone()));
     let metrics = Arc::new(Metrics::new(&config.telemetry));
+    let (colleagues, loads) = colleagues(workers());
     let (readiness, in_life) = watch::channel(Readiness::Starting { sources });
-    let eyes = Eyes {
+    let eyes = Arc::new(Eyes {
         table: table.clone(),
         ledger: Arc::clone(&ledger),
         limits: Arc::clone(&limits),
+        loads,
         log: log.clone(),
         metrics: Arc::clone(&metrics),
         reports: reports.clone(),
         readiness: in_life.clone(),
         started: clock.now(),
         clock: forward,
-    };
-    let admin = admin_door.map(|door| door.serve(eyes)).transpose().map_err(StartError::Thread)?;
+    });
+    let admin = admin_door.map(|door| door.serve(Arc::clone(&eyes))).transpose();
+    let admin = admin.map_err(StartError::Thread)?;
+    let subject = control::Subject { eyes, on_remove: config.routes.on_remove, store };
+    let grpc = control_door.map(|door| door.serve(subject)).transpose();
+    let grpc = grpc.map_err(StartError::Thread)?;
     wait_for_sources(&mut reports, sources).await;
 
     let (stop, stopping) = watch::channel(false);
@@ -199,7 +217,7 @@ pub async fn start_on(
         stopping,
         closing,
     };
-    let workers = hire(&plan, &doors).map_err(StartError::Thread)?;
+    let workers = hire(colleagues, &plan, &doors).map_err(StartError::Thread)?;
     // Before it is said: whoever has read the log finds it so.
     readiness.send_replace(Readiness::Ready);
     for address in &addresses {
@@ -218,12 +236,8 @@ pub async fn start_on(
         workers,
         control,
         admin,
+        grpc,
     })
-}
-
-async fn wait_for_sources(reports: &mut watch::Receiver<Report>, sources: usize) {
-    // Fails only when the reconciler is gone, and then nothing more will come.
-    let _ = reports.wait_for(|report| report.sources.len() >= sources).await;
 }
 
 /// Sessions are numbered from the second of the start, so that numbers of two runs differ.
@@ -272,6 +286,12 @@ impl Running {
         self.admin.as_ref().map(Admin::address)
     }
 
+    /// Where its control service is, if anywhere.
+    #[must_use]
+    pub fn grpc(&self) -> Option<&Address> {
+        self.grpc.as_ref().map(Control::address)
+    }
+
     /// Its routes.
     #[must_use]
     pub fn table(&self) -> &Table {
@@ -292,7 +312,7 @@ impl Running {
         drain(&self.vitals.ledger, &self.drain, hurry).await;
         self.close.send_replace(true);
         let (workers, log) = (std::mem::take(&mut self.workers), self.log.clone());
-        let admin = self.admin.take();
+        let (admin, grpc) = (self.admin.take(), self.grpc.take());
         let joined = tokio::task::spawn_blocking(move || {
             for worker in workers {
                 // A worker that panicked has said so already.
@@ -300,6 +320,9 @@ impl Running {
             }
             log.close(LOG_PATIENCE);
             // Last, so that a stop can be watched to its end.
+            if let Some(grpc) = grpc {
+                grpc.close();
+            }
             if let Some(admin) = admin {
                 admin.close();
             }
@@ -324,27 +347,31 @@ struct Plan {
     closing: watch::Receiver<bool>,
 }
 
-/// Starts one worker a core.
-fn hire(plan: &Plan, doors: &[Door]) -> io::Result<Vec<JoinHandle<()>>> {
-    let hire_one = |number| {
+/// Starts one worker for each colleague.
+fn hire(
+    colleagues: Vec<Colleague>,
+    plan: &Plan,
+    doors: &[Door],
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let hire_one = |(number, colleague)| {
         let plan = plan.clone();
         let listeners: Vec<_> =
             doors.iter().map(|door| door.of_worker(number)).collect::<Result<_, _>>()?;
         let runtime = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name(format!("worker-{number}"))
-            .spawn(move || work(number, plan, listeners, &runtime.0))?;
+            .spawn(move || work((number, colleague), plan, listeners, &runtime.0))?;
         // A worker that cannot start must keep the proxy from starting.
         runtime.1.recv().map_err(io::Error::other)??;
         Ok(thread)
     };
-    (0..workers()).map(hire_one).collect()
+    colleagues.into_iter().enumerate().map(hire_one).collect()
 }
 
 /// One worker's life. When its engine stops, the sessions that are still there end, and each writes
 /// its record then.
 fn work(
-    number: usize,
+    (number, colleague): (usize, Colleague),
     plan: Plan,
     listeners: Vec<std::net::TcpListener>,
     started: &std::sync::mpsc::SyncSender<io::Result<()>>,
@@ -361,11 +388,12 @@ fn work(
     let (stopping, mut closing) = (plan.stopping.clone(), plan.closing.clone());
     let pulses = plan.vitals.pulses.clone();
     let mut pulse = pulses.join(format!("worker-{number}"), &engine.deadlines);
-    let house = Rc::new(plan.house(&engine));
+    let (office, inbox) = colleague.begin(&engine, Rc::new(plan.house(&engine)));
+    engine.spawner.spawn(take_over(inbox, Rc::clone(&office)));
     let doors = listeners.into_iter().map(|listener| {
         let name = format!("worker-{number}, accepting on {}", listener.address());
         let pulse = pulses.join(name, &engine.deadlines);
-        accept(listener, Rc::clone(&house), engine.clone(), stopping.clone(), pulse)
+        accept(listener, Rc::clone(&office), stopping.clone(), pulse)
     });
     let doors: Vec<_> = doors.collect();
     // Only now, so that whoever looks on from here on sees all of its loops.

@@ -1,6 +1,6 @@
-//! Lengths of time and sizes as an operator writes them: `"1h 30m"`, `"64KiB"`.
+//! Lengths of time, sizes and shares as an operator writes them: `"1h 30m"`, `"64KiB"`, `50`.
 //!
-//! Both types keep what they mean, not how it was written, and print a form that reads back.
+//! All types keep what they mean, not how it was written, and print a form that reads back.
 //! They know no key, no file and no default.
 
 use std::fmt;
@@ -17,6 +17,43 @@ pub struct Period(pub Duration);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Size(pub u64);
 
+/// A share in percent, from 0 to 100; written as a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "i64", into = "i64")]
+pub struct Percent(u8);
+
+impl Percent {
+    /// The whole.
+    pub const ALL: Self = Self(100);
+
+    /// Whether a part of a whole is more than this share.
+    #[must_use]
+    pub fn is_less_than(self, part: usize, whole: usize) -> bool {
+        part.saturating_mul(100) > whole.saturating_mul(self.0.into())
+    }
+}
+
+impl TryFrom<i64> for Percent {
+    type Error = UnitError;
+
+    fn try_from(number: i64) -> Result<Self, UnitError> {
+        let small = u8::try_from(number).ok().filter(|number| *number <= 100);
+        small.map(Self).ok_or(UnitError::Percent)
+    }
+}
+
+impl From<Percent> for i64 {
+    fn from(percent: Percent) -> Self {
+        percent.0.into()
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// Why a text is neither a [`Period`] nor a [`Size`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
@@ -26,6 +63,9 @@ pub enum UnitError {
     /// Not a size.
     #[error("not a size; write a whole number with B, KiB, MiB or GiB, as \"64KiB\"")]
     Size,
+    /// Not a share.
+    #[error("not a share in percent; write a whole number from 0 to 100")]
+    Percent,
     /// More than can be counted.
     #[error("the value is too large")]
     TooLarge,
@@ -175,6 +215,18 @@ mod tests {
         }
         assert_eq!("99999999999999999999d".parse::<Period>(), Err(UnitError::TooLarge));
         assert_eq!("9999999999999999d".parse::<Period>(), Err(UnitError::TooLarge));
+    }
+
+    #[test]
+    fn shares_are_exact() {
+        let half = Percent::try_from(50).unwrap();
+        assert!(half.is_less_than(3, 5) && !half.is_less_than(2, 4) && !half.is_less_than(0, 0));
+        assert!(!Percent::ALL.is_less_than(7, 7));
+        let none = Percent::try_from(0).unwrap();
+        assert!(none.is_less_than(1, usize::MAX) && !none.is_less_than(0, 9));
+        for number in [-1, 101, 256, i64::MAX] {
+            assert_eq!(Percent::try_from(number), Err(UnitError::Percent));
+        }
     }
 
     #[test]

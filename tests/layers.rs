@@ -18,10 +18,10 @@ use std::path::Path;
 const FLOORS: [&[&str]; 9] = [
     &["hostname", "clock", "units", "nearest", "systemd"],
     &["endpoint", "wire"],
-    &["resolve", "outcome", "routing", "store"],
+    &["store", "resolve", "outcome", "routing"],
     &["registry", "source", "admission", "telemetry"],
     &["probe", "proxy"],
-    &["reconcile", "registrar", "control", "admin", "upgrade"],
+    &["reconcile", "registrar", "admin", "control", "upgrade"],
     &["config"],
     &["server"],
     &["cli"],
@@ -72,7 +72,7 @@ const IO: [&str; 13] = [
 const MAX_LINES: usize = 600;
 
 struct Source {
-    /// `proxy::relay::copy`; `mod.rs` and `lib.rs` stand for their folder.
+    /// `proxy::relay::pump`; `mod.rs` and `lib.rs` stand for their folder.
     module: String,
     text: String,
 }
@@ -289,7 +289,7 @@ fn the_judge_can_say_no() {
         ("outcome", "use crate::routing::route::Route;"),
         ("hostname", "use crate::{clock::{Clock, Timestamp}, units};"),
         ("proxy::peek", "use crate::{wire::alert::Alert, source::{RouteSet, file}};"),
-        ("proxy::relay::copy", "fn f() -> crate::config::Config"),
+        ("proxy::relay::pump", "fn f() -> crate::config::Config"),
         ("proxy::peek", "use super::super::config::Config;"),
         ("source::file", "use crate::telemetry::logging;"),
         ("routing::table", "use tokio::net::TcpStream;"),

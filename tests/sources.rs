@@ -15,11 +15,14 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use mse_proxy::clock::{Clock, SystemClock, Timestamp};
 use mse_proxy::source::fault::FaultKind;
 use mse_proxy::source::file::{self, Reload, Settings, Watched};
 use mse_proxy::source::{RouteSet, Source};
+use mse_proxy::units::Percent;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -37,12 +40,19 @@ struct Watching {
 impl Watching {
     /// Watches `path` in a new folder, which `prepare` fills first.
     fn start(path: &str, strict: bool, prepare: impl FnOnce(&Path)) -> Self {
+        let settings = Settings { path: Some(path.into()), strict, ..Settings::default() };
+        Self::with(settings, Arc::new(SystemClock), prepare)
+    }
+
+    /// Watches the path of the settings in a new folder, which `prepare` fills first.
+    fn with(settings: Settings, clock: Arc<dyn Clock>, prepare: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         prepare(dir.path());
         let (sender, sets) = mpsc::channel(16);
         let reload = Reload::default();
-        let settings = Settings { path: Some(dir.path().join(path)), strict };
-        let source = Watched::new(&settings, reload.clone()).unwrap();
+        let path = settings.path.map(|path| dir.path().join(path));
+        let settings = Settings { path, ..settings };
+        let source = Watched::new(&settings, reload.clone(), clock).unwrap();
         let task = tokio::spawn(source.run(sender));
         Self { dir, sets, reload, task }
     }
@@ -598,4 +608,79 @@ async fn what_did_not_change_is_shared_between_sets() {
     assert_eq!((&*replaced[0].0.id, &*replaced[0].1.id), ("one", "two"));
     let second = last.claims.iter().nth(1).unwrap();
     assert_eq!((&*second.route.id, second.origin.line), ("r1", 7));
+}
+
+/// A clock whose time since boot a test holds.
+#[derive(Debug, Default)]
+struct Held(Mutex<Duration>);
+
+impl Held {
+    fn pass(&self, time: Duration) {
+        *self.0.lock().unwrap() += time;
+    }
+}
+
+impl Clock for Held {
+    fn now(&self) -> Timestamp {
+        "2026-11-24T00:00:00Z".parse().unwrap()
+    }
+
+    fn since_boot(&self) -> Duration {
+        *self.0.lock().unwrap()
+    }
+}
+
+fn guarded(percent: i64, clock: &Arc<Held>, text: &str) -> Watching {
+    let max_removed_percent = Percent::try_from(percent).unwrap();
+    let path = Some("routes.toml".into());
+    let settings = Settings { path, max_removed_percent, ..Settings::default() };
+    let fill = |dir: &Path| fs::write(dir.join("routes.toml"), text).unwrap();
+    Watching::with(settings, Arc::clone(clock) as _, fill)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_that_removes_too_much_waits_until_it_is_asked_for_twice_within_a_minute() {
+    let clock = Arc::new(Held::default());
+    let mut watching = guarded(50, &clock, &routes(&["a", "b", "c", "d"]));
+    watching.until(&["a", "b", "c", "d"], 0).await;
+    let path = watching.path("routes.toml");
+    // Half of them may go.
+    replace(&path, &routes(&["a", "b"]));
+    watching.until(&["a", "b"], 0).await;
+    replace(&path, &routes(&["a", "b", "c", "d"]));
+    watching.until(&["a", "b", "c", "d"], 0).await;
+    // Not more, whoever is new.
+    replace(&path, &routes(&["a", "x", "y"]));
+    let set = watching.until(&["a", "b", "c", "d"], 1).await;
+    let words = "would remove 3 of 4 routes, and routes.max_removed_percent is 50: nothing of it \
+                 applies; the last good 4 routes stay; to confirm it, reload twice within a minute";
+    assert!(told(&set)[0].contains(words), "{:?}", told(&set));
+    // Once is what a log rotation does every night.
+    assert_eq!(ids(&watching.reloaded().await), ["a", "b", "c", "d"]);
+    clock.pass(Duration::from_hours(24));
+    assert_eq!(ids(&watching.reloaded().await), ["a", "b", "c", "d"]);
+    // Another set than the one that was asked for before is not confirmed with it.
+    replace(&path, &routes(&["x"]));
+    watching.next().await;
+    assert_eq!(ids(&watching.reloaded().await), ["a", "b", "c", "d"]);
+    clock.pass(Duration::from_secs(50));
+    let set = watching.reloaded().await;
+    assert_eq!((ids(&set), set.faults.len()), (vec!["x"], 0));
+    // From here on that is what is in force.
+    replace(&path, &routes(&["x", "z"]));
+    watching.until(&["x", "z"], 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn routes_that_have_ended_may_all_be_tidied_up() {
+    let clock = Arc::new(Held::default());
+    let ended = |id: &str| route(id) + "expires_at = 2026-11-23T00:00:00Z\n";
+    let text = routes(&["a", "b"]) + &ended("c") + &ended("d") + &ended("e");
+    let mut watching = guarded(0, &clock, &text);
+    watching.until(&["a", "b", "c", "d", "e"], 0).await;
+    let path = watching.path("routes.toml");
+    replace(&path, &routes(&["a", "b"]));
+    watching.until(&["a", "b"], 0).await;
+    replace(&path, &routes(&["a"]));
+    watching.until(&["a", "b"], 1).await;
 }

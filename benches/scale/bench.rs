@@ -78,7 +78,7 @@ fn start(setup: &Setup, path: &Path, routes: u64) -> Subject {
     let mut times = Vec::new();
     loop {
         let began = Instant::now();
-        let proxy = Subject::start(setup, path);
+        let proxy = Subject::start(setup, &[("MSE_PROXY_ROUTES_PATH", path.as_os_str())]);
         ask(proxy.address, &host(routes - 1)).expect("the first connection");
         times.push(began.elapsed());
         let (cpu, peak) = (proxy.cpu(), proxy.peak());
@@ -109,14 +109,14 @@ fn change_one(proxy: &Subject, host: &str, letter: u8, change: &dyn Fn()) -> Dur
 }
 
 /// Connections to all routes in turn, about 500 a second.
-struct Load {
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     failed: Arc<AtomicU64>,
     thread: std::thread::JoinHandle<u64>,
 }
 
 impl Load {
-    fn start(proxy: SocketAddr, routes: u64) -> Self {
+    pub(crate) fn start(proxy: SocketAddr, routes: u64) -> Self {
         let (stop, failed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (stopping, failing) = (Arc::clone(&stop), Arc::clone(&failed));
         let thread = std::thread::spawn(move || {
@@ -133,14 +133,14 @@ impl Load {
         Self { stop, failed, thread }
     }
 
-    fn stop(self) -> (u64, u64) {
+    pub(crate) fn stop(self) -> (u64, u64) {
         self.stop.store(true, Ordering::Relaxed);
         let made = self.thread.join().unwrap();
         (made, self.failed.load(Ordering::Relaxed))
     }
 }
 
-fn told(times: &mut [Duration]) -> String {
+pub(crate) fn told(times: &mut [Duration]) -> String {
     times.sort_unstable();
     let millis = |time: Duration| time.as_secs_f64() * 1e3;
     let (least, most) = (times[0], times[times.len() - 1]);

@@ -4,9 +4,11 @@
 //! start of the process to the first byte of a connection that it passed on, its CPU time and
 //! memory then; the time from the change of one route to the first connection that takes the new
 //! way, while others go on being made; the most memory that a reload takes, and what is left of it.
+//! Then the same routes in the store, and a hundred single changes a second over the API for ten
+//! seconds: when each is answered, when it is in force, and what all of that takes.
 //! Every count, time and rate is bounded; everything happens on loopback and in a folder of its own.
 //!
-//! `cargo bench --bench scale -- [--binary PATH] [--ids] [--plain-malloc] [ROUTES…]`: another build
+//! `cargo bench --bench scale -- [--binary PATH] [--ids] [--plain-malloc] [--only file|store] [ROUTES…]`: another build
 //! of the proxy (to compare with), routes with an `id` of their own, the allocator without what
 //! `systemd/mse-proxy.service` tells it, other numbers of routes.
 
@@ -19,6 +21,7 @@
 )]
 
 mod bench;
+mod stored;
 mod subject;
 mod world;
 
@@ -33,6 +36,7 @@ struct Setup {
 
 fn main() {
     let mut counts = Vec::new();
+    let mut only = String::new();
     let mut setup = Setup {
         binary: PathBuf::from(env!("CARGO_BIN_EXE_mse-proxy")),
         with_ids: false,
@@ -45,6 +49,7 @@ fn main() {
             "--bench" => {}
             "--binary" => setup.binary = arguments.next().expect("a path").into(),
             "--ids" => setup.with_ids = true,
+            "--only" => only = arguments.next().expect("file or store"),
             "--plain-malloc" => setup.plain_malloc = true,
             number => counts.push(number.replace('_', "").parse().expect("a number of routes")),
         }
@@ -54,6 +59,11 @@ fn main() {
     }
     println!("{}", setup.binary.display());
     for routes in counts {
-        bench::run(&setup, routes);
+        if only != "store" {
+            bench::run(&setup, routes);
+        }
+        if only != "file" {
+            stored::run(&setup, routes);
+        }
     }
 }

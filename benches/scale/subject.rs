@@ -1,10 +1,14 @@
 //! The proxy as a process: starting it, and reading what the kernel says about it.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use serde_json::Value;
 
 use crate::Setup;
 
@@ -16,11 +20,12 @@ const MALLOC: [(&str, &str); 2] =
 pub(crate) struct Subject {
     child: Child,
     pub(crate) address: SocketAddr,
+    tables: Arc<AtomicU64>,
 }
 
 impl Subject {
-    /// Starts it and waits until it says where it listens.
-    pub(crate) fn start(setup: &Setup, routes: &Path) -> Self {
+    /// Starts it with these settings in its environment, and waits until it says where it listens.
+    pub(crate) fn start(setup: &Setup, settings: &[(&str, &OsStr)]) -> Self {
         let mut command = Command::new(&setup.binary);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("MSE_PROXY_") {
@@ -31,7 +36,8 @@ impl Subject {
             .arg("serve")
             .env("MSE_PROXY_LISTEN_ADDRESSES", "127.0.0.1:0")
             .env("MSE_PROXY_ADMIN_HTTP", "127.0.0.1:0")
-            .env("MSE_PROXY_ROUTES_PATH", routes)
+            .env("MSE_PROXY_ADMIN_GRPC", "")
+            .envs(settings.iter().copied())
             .env("MSE_PROXY_LOG_FORMAT", "json")
             .env("MSE_PROXY_LOG_ACCESS", "off")
             .envs(MALLOC.into_iter().filter(|_| !setup.plain_malloc))
@@ -40,16 +46,31 @@ impl Subject {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
-            let line: serde_json::Value = serde_json::from_str(&line).ok()?;
-            let says = line["message"].as_str().or(line["fields"]["message"].as_str());
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let lines = lines.map_while(Result::ok);
+        let mut lines = lines.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+        let says = |line: &Value| {
+            let message = line["message"].as_str().or(line["fields"]["message"].as_str());
+            message.unwrap_or_default().to_owned()
+        };
+        let address = lines.by_ref().find_map(|line| {
             let says_where = line["address"].as_str().or(line["fields"]["address"].as_str());
-            says_where.filter(|_| says == Some("listening"))?.parse().ok()
+            says_where.filter(|_| says(&line) == "listening")?.parse().ok()
         });
-        // Somebody must read on, or the proxy would wait for a reader of its log.
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-        Self { child, address: address.expect("the proxy listens") }
+        let tables = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&tables);
+        // Somebody must read on, or its log would be lost.
+        std::thread::spawn(move || {
+            for _ in lines.filter(|line| says(line) == "routes") {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Self { child, address: address.expect("the proxy listens"), tables }
+    }
+
+    /// How many tables it has said that it made since it listens.
+    pub(crate) fn tables(&self) -> u64 {
+        self.tables.load(Ordering::Relaxed)
     }
 
     fn proc(&self, file: &str) -> String {

@@ -31,7 +31,8 @@ pub(crate) fn host(number: u64) -> String {
     format!("{:016x}.cosmian.io", (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
-fn route(number: u64, backend: SocketAddr, with_id: bool) -> String {
+/// The text of a route.
+pub(crate) fn route(number: u64, backend: SocketAddr, with_id: bool) -> String {
     let host = host(number);
     let id = if with_id { format!("id = \"app-{number}\"\n") } else { String::new() };
     let (month, day, second) = (number % 12 + 1, number / 12 % 28 + 1, number / 336 % 60);

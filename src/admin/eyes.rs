@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::clock::{Clock, Forward, Timestamp};
 use crate::proxy::connections::Ledger;
+use crate::proxy::handover::Loads;
 use crate::proxy::limits::Limits;
 use crate::reconcile::Report;
 use crate::routing::table::Table;
@@ -49,6 +50,8 @@ pub struct Eyes {
     pub ledger: Arc<Ledger>,
     /// Who may come in.
     pub limits: Arc<Limits>,
+    /// How the sessions are divided among the workers.
+    pub loads: Loads,
     /// Where records go.
     pub log: AccessLog,
     /// What is counted.
@@ -95,6 +98,8 @@ impl Eyes {
             name: Arc::clone(&source.name),
             has_fault: source.has_fault(),
             last_success: source.last_success,
+            conflicts: source.conflicts,
+            revision: source.revision,
         });
         Facts {
             now: self.clock.now(),
@@ -103,6 +108,7 @@ impl Eyes {
             faulty_routes: left_out + report.conflicts.len(),
             sources: sources.collect(),
             sessions_open: self.ledger.open(),
+            worker_sessions: self.loads.each(),
             sessions_limit: self.limits.most(),
             hellos_pending: self.limits.pending(),
             dropped_records: self.log.dropped(),

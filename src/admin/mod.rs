@@ -35,20 +35,6 @@ pub const PORT: u16 = 9180;
 /// so that probes are answered meanwhile.
 const HEAVY_THREADS: usize = 2;
 
-/// The section `admin` of the configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Settings {
-    /// Where metrics, probes and the status page are served.
-    pub http: Http,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { http: Http::At(SocketAddr::from((Ipv4Addr::LOCALHOST, PORT))) }
-    }
-}
-
 /// Where HTTP is served, if anywhere. Written as `ip:port`, or as nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -57,6 +43,12 @@ pub enum Http {
     At(SocketAddr),
     /// Nowhere.
     Off,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self::At(SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)))
+    }
 }
 
 impl TryFrom<String> for Http {
@@ -92,8 +84,8 @@ pub struct Door {
 ///
 /// # Errors
 /// The address cannot be had.
-pub fn open(settings: &Settings) -> Result<Option<Door>, ListenError> {
-    let Http::At(address) = settings.http else { return Ok(None) };
+pub fn open(http: Http) -> Result<Option<Door>, ListenError> {
+    let Http::At(address) = http else { return Ok(None) };
     let mut doors = listen(&listener::Settings { addresses: vec![address] }, 1)?;
     let Some(door) = doors.pop() else { return Ok(None) };
     let listener = door.of_worker(0).map_err(|error| ListenError { address, error })?;
@@ -119,7 +111,7 @@ impl Door {
     ///
     /// # Errors
     /// The system gives no thread, no runtime or no descriptor.
-    pub fn serve(self, eyes: Eyes) -> io::Result<Admin> {
+    pub fn serve(self, eyes: Arc<Eyes>) -> io::Result<Admin> {
         let Self { listener, address } = self;
         let runtime = Builder::new_current_thread()
             .enable_all()
@@ -133,7 +125,7 @@ impl Door {
         let spares = Spares::new()?;
         let (stop, stopping) = watch::channel(false);
         let thread = std::thread::Builder::new().name("admin".into()).spawn(move || {
-            runtime.block_on(http::serve(listener, spares, Arc::new(eyes), stopping));
+            runtime.block_on(http::serve(listener, spares, eyes, stopping));
             // A heavy answer that is still in the making is for nobody any more.
             runtime.shutdown_background();
         })?;

@@ -32,6 +32,8 @@ pub(super) struct Status {
     started: String,
     uptime_s: f64,
     revision: u64,
+    /// The newest transaction of the store that is in force.
+    store_revision: Option<u64>,
     sessions: Sessions,
     bytes: Bytes,
     outcomes: Vec<Ended>,
@@ -71,6 +73,8 @@ struct Source {
     routes: usize,
     left_out: usize,
     conflicts: usize,
+    /// The newest transaction of a store that it has told.
+    revision: Option<u64>,
     told: String,
     last_success: Option<String>,
     fault_count: usize,
@@ -137,6 +141,7 @@ impl Status {
             started: time(eyes.started),
             uptime_s: now.duration_since(eyes.started).as_secs_f64(),
             revision: facts.table.revision,
+            store_revision: facts.table.snapshot.store_revision(),
             sessions: Sessions {
                 open: facts.sessions_open,
                 limit: facts.sessions_limit,
@@ -188,6 +193,7 @@ impl From<&Standing> for Source {
             routes: standing.routes,
             left_out: standing.left_out,
             conflicts: standing.conflicts,
+            revision: standing.revision,
             told: time(standing.told),
             last_success: standing.last_success.map(time),
             fault_count: standing.faults.len(),

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::manifest::{self, Judged};
-use super::report::{Finding, Style, complain, complain_all, print};
+use super::report::{Finding, Style, Voice, complain, complain_all, print};
+use super::words::plural;
 use super::{ConfigArgument, Format, Status};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
@@ -63,7 +64,8 @@ pub(super) fn read_routes(path: &Path) -> (Snapshot, Vec<Finding>) {
     (snapshot, findings)
 }
 
-pub(super) fn run(arguments: &Arguments, style: Style, format: Format) -> Status {
+pub(super) fn run(arguments: &Arguments, voice: Voice) -> Status {
+    let style = voice.style;
     let (config, mut findings) = match load(arguments.config.config.as_deref(), &Config::default())
     {
         Ok(config) => (config, Vec::new()),
@@ -88,16 +90,16 @@ pub(super) fn run(arguments: &Arguments, style: Style, format: Format) -> Status
         Some(_) => Vec::new(),
         None => Machine::look().judge(&config.limits).iter().map(ToString::to_string).collect(),
     };
-    match format {
+    match voice.format {
         Format::Json => print_json(&findings, routes, judged.as_ref(), &of_machine),
         Format::Table => {
             for warning in &of_machine {
-                complain(&format!("{}: {warning}\n", style.strong("this machine")));
+                complain(&format!("{}: {warning}\n", voice.complaints.strong("this machine")));
             }
             for warning in judged.iter().flat_map(|judged| &judged.warnings) {
-                complain(&warning.show_odd(style));
+                complain(&warning.show_odd(voice.complaints));
             }
-            complain_all(&findings, style);
+            complain_all(&findings, voice.complaints);
             print(&format!("{}\n", summary(&findings, routes, judged.as_ref(), style)));
         }
     }
@@ -139,8 +141,4 @@ fn summary(
         (Some(routes), Some(judged)) => format!("{routes}, {}", judged.summary()),
     };
     format!("{verdict}, {good}")
-}
-
-pub(super) fn plural(count: usize, noun: &str) -> String {
-    if count == 1 { noun.to_owned() } else { format!("{noun}s") }
 }

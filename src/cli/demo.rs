@@ -30,9 +30,11 @@ use tokio_rustls::TlsAcceptor;
 use super::report::{Style, print};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::config::Config;
+use crate::control::address::Address;
 use crate::endpoint::Endpoint;
 use crate::hostname::{HostnameError, Pattern};
 use crate::routing::route::{Claim, Lifetime, Origin, Route, Terms};
+use crate::server::Running;
 use crate::source::RouteSet;
 
 /// The two apps: one under the platform's zone, one under a customer's own domain.
@@ -65,7 +67,14 @@ pub(super) enum DemoError {
 pub(super) fn defaults() -> Config {
     let mut config = Config::default();
     config.listen.addresses = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8443))];
+    config.admin.grpc = Address::Unix(folder().join("admin.sock"));
+    config.store.path = Some(folder().join("routes.redb"));
     config
+}
+
+/// Where everything is that the demo puts on the disk.
+fn folder() -> PathBuf {
+    std::env::temp_dir().join(format!("mse-proxy-demo-{}", std::process::id()))
 }
 
 /// Two apps that run.
@@ -86,7 +95,7 @@ struct App {
 
 impl Demo {
     pub(super) async fn start() -> Result<Self, DemoError> {
-        let folder = std::env::temp_dir().join(format!("mse-proxy-demo-{}", std::process::id()));
+        let folder = folder();
         std::fs::create_dir_all(&folder)?;
         let mut demo = Self { apps: Vec::new(), folder, serving: JoinSet::new() };
         let ends = [None, SystemClock.now().checked_add(SHORT_LIFE).ok()];
@@ -139,12 +148,14 @@ impl Demo {
             claims: claims.collect(),
             faults: Vec::new(),
             left_out: 0,
+            revision: None,
             source: Arc::clone(&source),
         }
     }
 
     /// Tells how to reach the apps through the proxy, and what that proves.
-    pub(super) fn print(&self, proxy: SocketAddr, admin: Option<SocketAddr>, style: Style) {
+    pub(super) fn print(&self, running: &Running, style: Style) {
+        let Some(proxy) = running.addresses().first().copied() else { return };
         let port = proxy.port();
         let mut text = format!(
             "\n{}\nTwo sample enclave apps run behind this proxy. Each made its own key and certificate;\n\
@@ -171,8 +182,16 @@ impl Demo {
             );
         }
         let host = APPS[0].0;
-        if let Some(admin) = admin {
+        if let Some(admin) = running.admin() {
             let _ = write!(text, "\nWhat the proxy sees, in a browser: http://{admin}/\n");
+        }
+        if let Some(grpc @ Address::Unix(_)) = running.grpc() {
+            let _ = write!(
+                text,
+                "\nIts routes, and another one that leads to the first app, while it runs:\n\
+                 \n  mse-proxy route list --admin {grpc}\n  mse-proxy route set other.example.com --backend {backend} --admin {grpc}\n",
+                backend = joined(self.apps.first().map(|app| &app.route)),
+            );
         }
         let _ = write!(
             text,
@@ -190,6 +209,11 @@ impl Drop for Demo {
         // Left-over certificates in a temporary folder harm nobody.
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+fn joined(route: Option<&Arc<Route>>) -> String {
+    let backends = route.map(|route| route.backends.iter().map(Endpoint::to_string));
+    backends.into_iter().flatten().collect::<Vec<_>>().join(",")
 }
 
 /// As `openssl x509 -fingerprint -sha256` prints it.

@@ -6,16 +6,24 @@
 mod check;
 mod demo;
 mod explain;
+mod man;
 mod manifest;
 mod probe;
+mod remote;
 mod report;
+mod route;
 mod serve;
+mod shown;
 mod supervised;
+mod table;
+mod verdict;
+mod words;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 /// An SNI-routing TLS proxy for confidential apps: TLS ends inside the enclave, never on the way.
@@ -23,11 +31,16 @@ use clap_complete::Shell;
 #[command(version, about, propagate_version = true)]
 struct Arguments {
     /// When to colour the output.
-    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, help_heading = "Output")]
     color: Color,
     /// How to print results.
-    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
+    #[arg(long, global = true, value_enum, default_value_t = Format::Table, help_heading = "Output")]
     format: Format,
+    /// Also tell each call to a running proxy, on standard error.
+    #[arg(short, long, global = true, help_heading = "Output")]
+    verbose: bool,
+    #[command(flatten)]
+    admin: remote::AdminArguments,
     #[command(subcommand)]
     command: Command,
 }
@@ -63,6 +76,11 @@ enum Command {
     Explain(explain::Arguments),
     /// Look at the certificate that the backend of a name shows: names, validity, key, enclave.
     Probe(probe::Arguments),
+    /// Routes of a running proxy or its fleet: look at them, change them, see who did.
+    #[command(subcommand)]
+    Route(route::Command),
+    /// Write manual pages.
+    Man(man::Arguments),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -83,18 +101,32 @@ struct ConfigArgument {
 enum Status {
     Done = 0,
     Refused = 1,
+    Usage = 2,
+    Unreachable = 3,
 }
 
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn run() -> ExitCode {
-    let arguments = Arguments::parse();
-    let style = report::Style::new(arguments.color);
+    let matches = Arguments::command().get_matches();
+    let arguments = match Arguments::from_arg_matches(&matches) {
+        Ok(arguments) => arguments,
+        Err(error) => error.exit(),
+    };
+    let names_admin = matches.value_source("admin") == Some(ValueSource::CommandLine);
+    let voice = report::Voice {
+        style: report::Style::new(arguments.color),
+        complaints: report::Style::of_complaints(arguments.color),
+        format: arguments.format,
+        is_verbose: arguments.verbose,
+    };
     let status = match arguments.command {
-        Command::Serve(serve) => serve::run(&serve, style),
-        Command::Check(check) => check::run(&check, style, arguments.format),
-        Command::Explain(explain) => explain::run(&explain, style, arguments.format),
-        Command::Probe(probe) => probe::run(&probe, style, arguments.format),
+        Command::Serve(serve) => serve::run(&serve, voice),
+        Command::Check(check) => check::run(&check, voice),
+        Command::Explain(explain) => explain::run(&explain, &arguments.admin, names_admin, voice),
+        Command::Probe(probe) => probe::run(&probe, voice),
+        Command::Route(route) => route::run(&route, &arguments.admin, voice),
+        Command::Man(man) => man::run(&man, Arguments::command(), voice),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "mse-proxy", &mut script);

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::check::{load, plural, read_routes};
-use super::report::{Style, complain, complain_all, print};
+use super::check::{load, read_routes};
+use super::report::{Style, Voice, complain, complain_all, print};
+use super::words::plural;
 use super::{ConfigArgument, Format, Status};
 use crate::admission::certificate::{Chain, Quote};
 use crate::admission::sight::{Notice, Sight, notices};
@@ -38,9 +39,9 @@ struct Aim {
     ends_at: Option<Timestamp>,
 }
 
-pub(super) fn run(arguments: &Arguments, style: Style, format: Format) -> Status {
+pub(super) fn run(arguments: &Arguments, voice: Voice) -> Status {
     let now = SystemClock.now();
-    let Some(aim) = aim(arguments, style, now) else { return Status::Refused };
+    let Some(aim) = aim(arguments, voice.complaints, now) else { return Status::Refused };
     let seen: Vec<_> = aim
         .backends
         .iter()
@@ -48,7 +49,7 @@ pub(super) fn run(arguments: &Arguments, style: Style, format: Format) -> Status
         .map(|(backend, chain)| (backend, chain.map(|chain| judge(chain, arguments, &aim, now))))
         .collect();
     let all_seen = seen.iter().all(|(_, seen)| seen.is_ok());
-    match format {
+    match voice.format {
         Format::Json => {
             let backends = seen.iter().map(|(backend, seen)| match seen {
                 Ok((chain, notices)) => as_json(backend, chain, notices),
@@ -64,9 +65,9 @@ pub(super) fn run(arguments: &Arguments, style: Style, format: Format) -> Status
             for (backend, seen) in &seen {
                 match seen {
                     Ok((chain, notices)) => {
-                        print(&prose(&arguments.host, backend, chain, notices, style));
+                        print(&prose(&arguments.host, backend, chain, notices, voice.style));
                     }
-                    Err(why) => complain(&format!("{backend}: {}\n", style.bad(why))),
+                    Err(why) => complain(&format!("{backend}: {}\n", voice.complaints.bad(why))),
                 }
             }
         }

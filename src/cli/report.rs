@@ -6,27 +6,78 @@ use std::io::{IsTerminal, Write as _};
 
 use serde_json::{Value, json};
 
-use super::{Color, Status};
+use super::{Color, Format, Status};
 use crate::config;
 use crate::source;
 use crate::source::place::Place;
 
-/// Whether output is coloured.
+/// How a command talks with whoever typed it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Voice {
+    /// Results, on standard output.
+    pub(super) style: Style,
+    /// Words about them, on standard error.
+    pub(super) complaints: Style,
+    /// How results are told.
+    pub(super) format: Format,
+    /// Whether each call is told as well.
+    pub(super) is_verbose: bool,
+}
+
+/// How one of the two outputs shows things.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Style {
     colored: bool,
+    /// How many columns the terminal has, if it is one.
+    width: Option<u16>,
 }
 
+/// Columns of a terminal that does not tell.
+const USUAL_WIDTH: u16 = 80;
+
 impl Style {
+    /// For standard output.
     pub(super) fn new(color: Color) -> Self {
-        let colored = match color {
+        let is_terminal = std::io::stdout().is_terminal();
+        let width = is_terminal.then(|| comfy_table::Table::new().width().unwrap_or(USUAL_WIDTH));
+        Self { colored: Self::colors(color, is_terminal), width }
+    }
+
+    /// For standard error.
+    pub(super) fn of_complaints(color: Color) -> Self {
+        let is_terminal = std::io::stderr().is_terminal();
+        let width = is_terminal.then_some(USUAL_WIDTH);
+        Self { colored: Self::colors(color, is_terminal), width }
+    }
+
+    fn colors(color: Color, is_terminal: bool) -> bool {
+        match color {
             Color::Always => true,
             Color::Never => false,
             Color::Auto => {
-                std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+                is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
             }
-        };
-        Self { colored }
+        }
+    }
+
+    /// Without colours.
+    #[cfg(test)]
+    pub(super) fn plain(width: Option<u16>) -> Self {
+        Self { colored: false, width }
+    }
+
+    pub(super) fn is_colored(self) -> bool {
+        self.colored
+    }
+
+    /// Whether somebody looks at it as it comes.
+    pub(super) fn is_terminal(self) -> bool {
+        self.width.is_some()
+    }
+
+    /// How many columns there are; no number, no limit.
+    pub(super) fn width(self) -> Option<u16> {
+        self.width
     }
 
     fn paint(self, code: &str, text: &str) -> String {
@@ -39,6 +90,10 @@ impl Style {
 
     pub(super) fn good(self, text: &str) -> String {
         self.paint("1;32", text)
+    }
+
+    pub(super) fn warning(self, text: &str) -> String {
+        self.paint("33", text)
     }
 
     pub(super) fn strong(self, text: &str) -> String {
@@ -115,7 +170,14 @@ impl Finding {
 
 /// Writes to standard output. A reader that has gone (`| head`) is no fault of ours.
 pub(super) fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let _ = put(text);
+}
+
+/// Writes to standard output at once, for whoever goes on for as long as somebody reads.
+pub(super) fn put(text: &str) -> std::io::Result<()> {
+    let mut output = std::io::stdout().lock();
+    output.write_all(text.as_bytes())?;
+    output.flush()
 }
 
 /// Shows all that is wrong; what follows is that the command refuses.

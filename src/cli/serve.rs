@@ -6,14 +6,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use super::check::load;
-use super::report::{Style, complain, complain_all};
+use super::report::{Style, Voice, complain, complain_all};
 use super::{ConfigArgument, Status, demo, supervised};
 use crate::clock::SystemClock;
 use crate::config::Config;
+use crate::control::{self, TlsError, UnixError};
 use crate::proxy::capacity::Machine;
 use crate::proxy::descriptors;
 use crate::proxy::listener::{self, ListenError, listen};
 use crate::server::{self, StartError};
+use crate::store::choice;
 use crate::systemd::{self, InheritError, Inherited, Notice};
 use crate::telemetry::access_log::OpenError;
 use crate::telemetry::logging;
@@ -30,12 +32,12 @@ pub(super) struct Arguments {
     demo: bool,
 }
 
-pub(super) fn run(arguments: &Arguments, style: Style) -> Status {
+pub(super) fn run(arguments: &Arguments, voice: Voice) -> Status {
     let base = if arguments.demo { demo::defaults() } else { Config::default() };
     let config = match load(arguments.config.config.as_deref(), &base) {
         Ok(config) => config,
         Err(findings) => {
-            return complain_all(&findings, style);
+            return complain_all(&findings, voice.complaints);
         }
     };
     // Before there is a second thread.
@@ -63,7 +65,7 @@ pub(super) fn run(arguments: &Arguments, style: Style) -> Status {
             return Status::Refused;
         }
     };
-    let served = runtime.block_on(serve(arguments.demo, inherited, &config, style));
+    let served = runtime.block_on(serve(arguments.demo, inherited, &config, voice.style));
     // What still blocks then (a routes file on a dead network disk, a systemd that does not read)
     // is not worth waiting for.
     runtime.shutdown_background();
@@ -72,7 +74,11 @@ pub(super) fn run(arguments: &Arguments, style: Style) -> Status {
     match served {
         Ok(()) => Status::Done,
         Err(error) => {
-            complain(&format!("{}: {error}\n{}", style.bad("cannot start"), remedy(&error)));
+            complain(&format!(
+                "{}: {error}\n{}",
+                voice.complaints.bad("cannot start"),
+                remedy(&error)
+            ));
             Status::Refused
         }
     }
@@ -100,6 +106,10 @@ fn remedy(error: &ServeError) -> String {
             let off = "; MSE_PROXY_ADMIN_HTTP= turns metrics, probes and the status page off";
             listen_remedy(error, "ADMIN_HTTP", off)
         }
+        ServeError::Start(StartError::Store(choice::OpenError::Embedded(error))) => {
+            format!("{}\n", error.remedy())
+        }
+        ServeError::Start(StartError::Control { error, .. }) => remedy_for_control(error),
         ServeError::Start(StartError::AccessLog(error)) => remedy_for_log(error).to_owned(),
         ServeError::Inherit(_) => {
             "every socket of the .socket unit must be a ListenStream= with an IP address or a port, with Accept=no\n"
@@ -128,6 +138,29 @@ fn listen_remedy(ListenError { address, error }: &ListenError, key: &str, or: &s
             "this machine has no such address (ip addr lists them)\n".to_owned()
         }
         _ => String::new(),
+    }
+}
+
+fn remedy_for_control(error: &control::OpenError) -> String {
+    let off = "; MSE_PROXY_ADMIN_GRPC= turns the control service off";
+    match error {
+        control::OpenError::Tcp(error) => {
+            listen_remedy(error, "ADMIN_GRPC", off).replace("ADMIN_GRPC=", "ADMIN_GRPC=tcp:")
+        }
+        control::OpenError::Tls(TlsError::Unset(_)) => {
+            "set admin.tls.certificate, admin.tls.key and admin.tls.client_ca, or serve it on a Unix socket\n"
+                .to_owned()
+        }
+        control::OpenError::Tls(_) => String::new(),
+        control::OpenError::Unix(UnixError::InUse(_)) => {
+            format!("another proxy runs with this socket; stop it, or choose another path{off}\n")
+        }
+        control::OpenError::Unix(UnixError::NotASocket(_)) => {
+            "it is left alone; remove it yourself, or choose another path\n".to_owned()
+        }
+        control::OpenError::Unix(UnixError::Io { .. }) => {
+            format!("the proxy's user must be able to write to the folder; or choose another path{off}\n")
+        }
     }
 }
 
@@ -169,8 +202,8 @@ async fn serve(
             return Ok(());
         }
     };
-    if let (Some(demo), Some(address)) = (&demo, running.addresses().first()) {
-        demo.print(*address, running.admin(), style);
+    if let Some(demo) = &demo {
+        demo.print(&running, style);
     }
     let _told = supervised::keep_told(&running.vitals());
     systemd::tell(vec![Notice::Ready]).await;

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{error, info};
 
-use super::check::plural;
+use super::words::plural;
 use crate::admin::Readiness;
 use crate::server::{self, Vitals};
 use crate::systemd::{self, Notice};

@@ -8,6 +8,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -17,11 +18,10 @@ use tracing::warn;
 
 use crate::proxy::backend::connect::Connect;
 use crate::proxy::descriptors::is_shortage;
-use crate::proxy::engine::Engine;
-use crate::proxy::engine::socket::{Listener, Socket};
+use crate::proxy::engine::socket::Listener;
+use crate::proxy::handover::{Fresh, Office};
 use crate::proxy::limits::Slot;
 use crate::proxy::pulse::Pulse;
-use crate::proxy::session::{Arrival, House, session};
 use crate::telemetry::metrics::AcceptFailure;
 
 /// The first pause after the machine had no descriptor or memory for a connection.
@@ -37,11 +37,11 @@ const EVENTS_EACH: usize = 8;
 /// Accepts until `stop` says true, or its sender is gone.
 pub async fn accept<C: Connect>(
     mut listener: Listener,
-    house: Rc<House<C>>,
-    engine: Engine,
+    office: Rc<Office<C>>,
     mut stop: watch::Receiver<bool>,
     mut pulse: Pulse,
 ) {
+    let Office { house, engine, .. } = &*office;
     let mut pause = FIRST_PAUSE;
     while !*stop.borrow() {
         let slot = if let Some(slot) = house.limits.try_slot() {
@@ -58,10 +58,10 @@ pub async fn accept<C: Connect>(
             _ = stop.changed() => break,
         };
         match accepted {
-            Ok((stream, client)) => {
+            Ok(accepted) => {
                 pause = FIRST_PAUSE;
-                begin(&house, &engine, &listener, (stream, client), slot);
-                accept_waiting(&listener, &house, &engine, engine.reactor.brought() / EVENTS_EACH);
+                receive(&office, &listener, accepted, slot);
+                accept_waiting(&listener, &office, engine.reactor.brought() / EVENTS_EACH);
             }
             Err(error) if is_shortage(&error) => {
                 drop(slot);
@@ -82,33 +82,27 @@ pub async fn accept<C: Connect>(
             }
         }
     }
-    accept_waiting(&listener, &house, &engine, usize::MAX);
+    accept_waiting(&listener, &office, usize::MAX);
     pulse.rest();
 }
 
 /// Takes at most so many of those who wait in the queue, and waits for nobody.
-fn accept_waiting<C: Connect>(
-    listener: &Listener,
-    house: &Rc<House<C>>,
-    engine: &Engine,
-    most: usize,
-) {
+fn accept_waiting<C: Connect>(listener: &Listener, office: &Office<C>, most: usize) {
     for _ in 0..most {
-        let Some(slot) = house.limits.try_slot() else { return };
+        let Some(slot) = office.house.limits.try_slot() else { return };
         let Ok(accepted) = listener.accept_waiting() else { return };
-        begin(house, engine, listener, accepted, slot);
+        receive(office, listener, accepted, slot);
     }
 }
 
-fn begin<C: Connect>(
-    house: &Rc<House<C>>,
-    engine: &Engine,
+fn receive<C: Connect>(
+    office: &Office<C>,
     listener: &Listener,
-    (stream, client): (Socket, SocketAddr),
+    (socket, client): (OwnedFd, SocketAddr),
     slot: Slot,
 ) {
-    let arrival = Arrival { client, listener: listener.reached_by(&stream), slot };
-    engine.spawner.spawn(session(stream, arrival, Rc::clone(house)));
+    let listener = listener.reached_by(&socket);
+    office.receive(Fresh { socket, client, listener, slot });
 }
 
 fn kind(error: &io::Error) -> AcceptFailure {

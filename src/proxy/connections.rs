@@ -179,6 +179,15 @@ impl Ledger {
         self.groups.get(route).map_or(0, |group| group.len())
     }
 
+    /// How many of those under the route with this id began under a version of it for which this is
+    /// so.
+    #[must_use]
+    pub fn count_of(&self, route: &str, is_so: impl Fn(&Route) -> bool) -> usize {
+        let Some(group) = self.groups.get(route) else { return 0 };
+        let cohorts = group.cohorts.iter().filter(|cohort| is_so(&cohort.route));
+        cohorts.map(|cohort| cohort.sessions.len()).sum()
+    }
+
     /// Waits until no session is open.
     pub async fn wait_empty(&self) {
         loop {

@@ -121,19 +121,12 @@ pub struct Slot(
     #[expect(dead_code, reason = "held, and given back by dropping it")] OwnedSemaphorePermit,
 );
 
-/// What a connection holds while it has shown no name. Dropping it gives everything back;
-/// [`Pending::named`] keeps what a named connection goes on holding.
-#[derive(Debug)]
-pub struct Pending {
-    permit: Permit,
-}
-
-/// What a connection holds for as long as it lives.
+/// What a connection holds, given back by dropping it: less from [`Permit::show_name`] on.
 #[derive(Debug)]
 pub struct Permit {
     limits: Arc<Limits>,
     source: Source,
-    /// The bytes that it holds while it has shown no name.
+    /// The bytes that it holds, while it has shown no name.
     pending: Option<u64>,
     _slot: Slot,
 }
@@ -172,11 +165,7 @@ impl Limits {
     ///
     /// # Errors
     /// The outcome of whichever limit is reached, and the slot, which is still needed to say so.
-    pub fn admit(
-        self: &Arc<Self>,
-        slot: Slot,
-        address: IpAddr,
-    ) -> Result<Pending, (Outcome, Slot)> {
+    pub fn admit(self: &Arc<Self>, slot: Slot, address: IpAddr) -> Result<Permit, (Outcome, Slot)> {
         if !take(&self.open, self.settings.connections.count()) {
             return Err((Outcome::LimitConnections, slot));
         }
@@ -191,7 +180,7 @@ impl Limits {
             return Err((Outcome::LimitSource, slot));
         }
         let limits = Arc::clone(self);
-        Ok(Pending { permit: Permit { limits, source, pending: Some(0), _slot: slot } })
+        Ok(Permit { limits, source, pending: Some(0), _slot: slot })
     }
 
     /// How many connections there may be.
@@ -234,32 +223,24 @@ fn take(counter: &AtomicUsize, most: usize) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BytesFull;
 
-impl Pending {
+impl Permit {
     /// Counts bytes that the connection is about to hold until it has shown its name.
     ///
     /// # Errors
     /// [`BytesFull`], and nothing is counted then.
     pub fn hold(&mut self, bytes: usize) -> Result<(), BytesFull> {
-        let limits = &self.permit.limits;
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        let most = limits.settings.pending_bytes.0;
+        let most = self.limits.settings.pending_bytes.0;
         let more = |held: u64| held.checked_add(bytes).filter(|held| *held <= most);
-        let counted = limits.pending_bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+        let all = &self.limits.pending_bytes;
+        let counted = all.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
         counted.map_err(|_| BytesFull)?;
-        self.permit.pending = self.permit.pending.map(|held| held + bytes);
+        self.pending = self.pending.map(|held| held + bytes);
         Ok(())
     }
 
     /// The connection has shown its name: it no longer counts as pending.
-    #[must_use]
-    pub fn named(mut self) -> Permit {
-        self.permit.end_pending();
-        self.permit
-    }
-}
-
-impl Permit {
-    fn end_pending(&mut self) {
+    pub fn show_name(&mut self) {
         let Some(bytes) = self.pending.take() else { return };
         self.limits.pending.fetch_sub(1, Ordering::AcqRel);
         self.limits.pending_bytes.fetch_sub(bytes, Ordering::AcqRel);
@@ -273,7 +254,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.end_pending();
+        self.show_name();
         self.limits.open.fetch_sub(1, Ordering::AcqRel);
         if self.limits.counts_sources() {
             if let Some(mut counts) = self.limits.sources.get_mut(&self.source) {
@@ -294,7 +275,7 @@ mod tests {
         Arc::new(Limits::new(settings))
     }
 
-    fn admit(limits: &Arc<Limits>, address: &str) -> Result<Pending, Outcome> {
+    fn admit(limits: &Arc<Limits>, address: &str) -> Result<Permit, Outcome> {
         let slot = limits.try_slot().unwrap();
         limits.admit(slot, address.parse().unwrap()).map_err(|(outcome, _)| outcome)
     }
@@ -319,14 +300,14 @@ mod tests {
             settings.pending_hellos = AtLeastOne(2);
             settings.pending_hellos_per_source = 1;
         });
-        let first = admit(&limits, "192.0.2.1").unwrap();
+        let mut first = admit(&limits, "192.0.2.1").unwrap();
         assert_eq!(admit(&limits, "192.0.2.1").unwrap_err(), Outcome::LimitSource);
         let _second = admit(&limits, "192.0.2.2").unwrap();
         assert_eq!(admit(&limits, "192.0.2.3").unwrap_err(), Outcome::LimitPending);
-        let named = first.named();
+        first.show_name();
         assert_eq!(limits.pending(), 1);
         assert!(admit(&limits, "192.0.2.1").is_ok());
-        drop(named);
+        drop(first);
     }
 
     #[test]
@@ -337,7 +318,7 @@ mod tests {
         one.hold(60).unwrap();
         assert_eq!(two.hold(41), Err(BytesFull));
         two.hold(40).unwrap();
-        let _named = one.named();
+        one.show_name();
         two.hold(60).unwrap();
         drop(two);
         assert_eq!(limits.pending_bytes.load(Ordering::Acquire), 0);

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::outcome::Outcome;
-use crate::proxy::limits::{BytesFull, Pending};
+use crate::proxy::limits::{BytesFull, Permit};
 use crate::proxy::relay::buffer;
 use crate::units::{Period, Size};
 use crate::wire::client_hello::{ClientHello, Parser, Progress, Reject};
@@ -135,7 +135,7 @@ impl From<&PeekError> for Outcome {
 pub async fn peek<S: AsyncRead + Unpin>(
     stream: &mut S,
     max_size: HelloSize,
-    pending: &mut Pending,
+    permit: &mut Permit,
 ) -> Result<Peeked, PeekError> {
     let mut parser = Parser::new(max_size.bytes());
     let mut prefix = Vec::new();
@@ -145,7 +145,7 @@ pub async fn peek<S: AsyncRead + Unpin>(
         match progress.map_err(|_| PeekError::Left)? {
             None => return Err(PeekError::Left),
             Some(Progress::Incomplete) => {
-                pending.hold(prefix.len() - held).map_err(|BytesFull| PeekError::NoRoom)?;
+                permit.hold(prefix.len() - held).map_err(|BytesFull| PeekError::NoRoom)?;
             }
             Some(Progress::Hello(hello)) => return Ok(Peeked { hello: *hello, prefix }),
             Some(Progress::Reject(reject)) => return Err(reject.into()),

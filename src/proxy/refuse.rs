@@ -5,22 +5,26 @@
 //! the close into a reset and the answer would be lost: what comes is read and thrown away until
 //! the client closes too, within a bound of time and bytes.
 
+use std::io;
+use std::pin::Pin;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncWriteExt, ReadBuf};
 
 use tokio::time::Instant;
 
 use crate::outcome::Outcome;
 use crate::proxy::engine::deadlines::Deadline;
 use crate::proxy::peek::PlainHttp;
+use crate::proxy::relay::buffer;
 use crate::proxy::transport::Transport;
 use crate::wire::alert::Answer;
 
 /// How long a refused client may take to close its side.
 const LINGER: Duration = Duration::from_secs(2);
 /// How much it may still send meanwhile.
-const LINGER_BYTES: u64 = 256 * 1024;
+const LINGER_BYTES: usize = 256 * 1024;
 
 const PAGE: &str = "This port speaks TLS: ask for it with https:// and a hostname.\n";
 
@@ -48,9 +52,28 @@ pub async fn refuse<S: Transport>(
                 client.write_all(&bytes).await?;
             }
             client.shutdown().await?;
-            tokio::io::copy(&mut (&mut client).take(LINGER_BYTES), &mut tokio::io::sink()).await
+            read_on(&mut client).await
         })
         .await;
+}
+
+/// Throws away what comes, up to the bound.
+async fn read_on<S: Transport>(client: &mut S) -> io::Result<()> {
+    let mut left = LINGER_BYTES;
+    while left > 0 {
+        let read = std::future::poll_fn(|cx| {
+            buffer::with(|buffer| {
+                let mut read = ReadBuf::new(buffer);
+                ready!(Pin::new(&mut *client).poll_read(cx, &mut read))?;
+                Poll::Ready(io::Result::Ok(read.filled().len()))
+            })
+        });
+        match read.await? {
+            0 => break,
+            count => left = left.saturating_sub(count),
+        }
+    }
+    Ok(())
 }
 
 fn words(outcome: Outcome, manners: Manners) -> Option<Vec<u8>> {

@@ -6,24 +6,27 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::future::Either;
 use tokio::time::Instant;
 
 use crate::clock::{Clock, Timestamp};
+use crate::hostname::Hostname;
 use crate::outcome::{Outcome, Record};
 use crate::proxy::backend::connect::Connect;
 use crate::proxy::connections::{Entry, Ledger};
 use crate::proxy::engine::deadlines::{Deadline, Deadlines, Passed};
-use crate::proxy::limits::{Limits, Pending, Permit, Slot};
+use crate::proxy::limits::{Limits, Permit, Slot};
 use crate::proxy::peek::{self, PeekError, Peeked, peek};
 use crate::proxy::refuse::{Manners, refuse};
-use crate::proxy::relay::copy::{End, Relay};
 use crate::proxy::relay::idle;
+use crate::proxy::relay::pump::{End, Relay};
 use crate::proxy::transport::Transport;
 use crate::routing::route::Route;
 use crate::routing::snapshot::Miss;
@@ -79,13 +82,6 @@ pub struct Arrival {
     pub slot: Slot,
 }
 
-/// A client on its way to a backend.
-struct Connected<B> {
-    backend: B,
-    prefix: Vec<u8>,
-    permit: Permit,
-}
-
 /// A client that has arrived at its backend: all that a session holds from then on. Its size is
 /// what an idle connection costs.
 struct Passage<T, B> {
@@ -93,7 +89,7 @@ struct Passage<T, B> {
     told: Moved,
     timer: Deadline,
     entry: Entry,
-    _held: Permit,
+    permit: Permit,
     draft: Draft,
 }
 
@@ -103,8 +99,15 @@ pub fn session<T: Transport, C: Connect>(
     arrival: Arrival,
     house: Rc<House<C>>,
 ) -> impl Future<Output = ()> + 'static {
+    let Arrival { client: address, listener, slot } = arrival;
+    let draft = Draft::new(address, listener, &house);
     // Two boxes, so that nobody holds room for both: who is on the way, and who has arrived.
-    let way = Box::pin(arrive(client, arrival, house));
+    let way = match house.limits.admit(slot, address.ip()) {
+        Ok(permit) => Either::Left(Box::pin(arrive(client, permit, draft, house))),
+        Err((outcome, slot)) => {
+            Either::Right(Box::pin(see_off(client, slot, draft, outcome, house)))
+        }
+    };
     async {
         let Some(mut passage) = way.await else { return };
         let end = std::future::poll_fn(|cx| passage.poll(cx)).await;
@@ -112,32 +115,44 @@ pub fn session<T: Transport, C: Connect>(
     }
 }
 
-/// Brings a client to its backend. None, if it was refused: then it has been seen off.
-async fn arrive<T: Transport, C: Connect>(
-    mut client: T,
-    arrival: Arrival,
+/// Refuses a client that is over a limit; it gives what [`arrive`] gives a client that was refused.
+async fn see_off<T: Transport, C: Connect>(
+    client: T,
+    slot: Slot,
+    mut draft: Draft,
+    outcome: Outcome,
     house: Rc<House<C>>,
 ) -> Option<Box<Passage<T, C::Stream>>> {
-    let Arrival { client: address, listener, slot } = arrival;
-    let mut draft = Draft::new(address, listener, &house);
+    draft.refuse(client, outcome, &mut house.deadlines.unset()).await;
+    // Before the record is written: whoever reads it finds everything given back.
+    drop(slot);
+    None
+}
+
+/// Brings a client to its backend. None, if it was refused: then it has been seen off. Written
+/// as a block, which keeps what it is given where it is: an `async fn` has room for it twice.
+fn arrive<T: Transport, C: Connect>(
+    mut client: T,
+    mut permit: Permit,
+    mut draft: Draft,
+    house: Rc<House<C>>,
+) -> impl Future<Output = Option<Box<Passage<T, C::Stream>>>> {
     let mut timer = house.deadlines.unset();
-    let pending = match house.limits.admit(slot, address.ip()) {
-        Ok(pending) => pending,
-        Err((outcome, _slot)) => {
-            draft.refuse(client, outcome, &mut timer).await;
-            return None;
-        }
-    };
     let mut entry = house.ledger.enter(draft.session);
-    match travel(&mut client, pending, &mut entry, &mut draft, &house, &mut timer).await {
-        Ok(Connected { backend, prefix, permit }) => {
-            let relay = Relay::new(client, backend, prefix, Rc::clone(&house.idle), &mut timer);
-            let told = Moved::default();
-            Some(Box::new(Passage { relay, told, timer, entry, _held: permit, draft }))
-        }
-        Err((outcome, _held)) => {
-            draft.refuse(client, outcome, &mut timer).await;
-            None
+    async move {
+        match travel(&mut client, &mut permit, &mut entry, &mut draft, &house, &mut timer).await {
+            Ok((backend, prefix)) => {
+                let relay = Relay::new(client, backend, prefix, Rc::clone(&house.idle), &mut timer);
+                let told = Moved::default();
+                Some(Box::new(Passage { relay, told, timer, entry, permit, draft }))
+            }
+            Err(outcome) => {
+                draft.refuse(client, outcome, &mut timer).await;
+                // Not before it has been seen off, and before the record is written: whoever reads
+                // that finds everything given back.
+                drop((entry, permit));
+                None
+            }
         }
     }
 }
@@ -151,8 +166,10 @@ impl<T: Transport, B: Transport> Passage<T, B> {
     }
 
     fn end(self, end: End) {
-        let Self { relay, mut draft, .. } = self;
+        let Self { relay, entry, permit, mut draft, .. } = self;
         let relayed = relay.end(end);
+        // Before the record is written, as above.
+        drop((entry, permit));
         draft.to_backend_bytes = relayed.to_backend;
         draft.to_client_bytes = relayed.to_client;
         draft.first_byte = relayed.first_byte;
@@ -160,55 +177,56 @@ impl<T: Transport, B: Transport> Passage<T, B> {
     }
 }
 
-/// What a session holds when it is refused: given back only once the client has been seen off.
-type Held = Result<Permit, Pending>;
-
-/// From the first byte to an open backend.
-async fn travel<T: Transport, C: Connect>(
+/// From the first byte to an open backend, and the bytes that it is owed.
+#[expect(clippy::manual_async_fn, reason = "an async fn has room for its arguments twice")]
+fn travel<T: Transport, C: Connect>(
     client: &mut T,
-    mut pending: Pending,
+    permit: &mut Permit,
     entry: &mut Entry,
     draft: &mut Draft,
     house: &House<C>,
     timer: &mut Deadline,
-) -> Result<Connected<C::Stream>, (Outcome, Held)> {
-    timer.set(draft.began + house.hello.timeout.0);
-    let peeked = tokio::select! {
-        peeked = timer.bound(peek(client, house.hello.max_size, &mut pending)) => peeked,
-        outcome = entry.handle().wait() => return Err((outcome, Err(pending))),
-    };
-    let Peeked { hello, prefix } = match peeked {
-        Ok(Ok(peeked)) => peeked,
-        Ok(Err(error)) => {
-            draft.reason = reason(&error);
-            return Err((Outcome::from(&error), Err(pending)));
-        }
-        Err(Passed) => return Err((Outcome::HelloTimeout, Err(pending))),
-    };
-    draft.hello_took = Some(Took::since(draft.began));
-    let permit = pending.named();
-    let found = find(&hello, entry, draft, house);
-    draft.hello = Some(ClientHello { alpn: hello.alpn.shortened(RECORDED_ALPN), ..hello });
-    let route = match found {
-        Ok(route) => route,
-        Err(outcome) => return Err((outcome, Ok(permit))),
-    };
-    let dialled = Instant::now();
-    let connected = tokio::select! {
-        // In a box: who has not shown a name yet must not hold its place.
-        connected = Box::pin(house.dialer.connect(&route, timer)) => connected,
-        outcome = entry.handle().wait() => return Err((outcome, Ok(permit))),
-    };
-    draft.connect_took = Some(Took::since(dialled));
-    match connected {
-        Ok((backend, endpoint)) => {
-            draft.endpoint = u16::try_from(endpoint).ok();
-            Ok(Connected { backend, prefix, permit })
-        }
-        Err(error) => {
-            tracing::debug!(route = %route.id, %error, "no backend could be reached");
-            draft.endpoint = Some(0);
-            Err((Outcome::from(&error), Ok(permit)))
+) -> impl Future<Output = Result<(C::Stream, Vec<u8>), Outcome>> {
+    async move {
+        timer.set(draft.began + house.hello.timeout.0);
+        let peeked = {
+            // Pinned here, as whoever is given a future by value has room for it twice.
+            let peeking = pin!(peek(client, house.hello.max_size, permit));
+            tokio::select! {
+                peeked = timer.bound(peeking) => peeked,
+                outcome = entry.handle().wait() => return Err(outcome),
+            }
+        };
+        let Peeked { hello, prefix } = match peeked {
+            Ok(Ok(peeked)) => peeked,
+            Ok(Err(error)) => {
+                draft.reason = reason(&error);
+                return Err(Outcome::from(&error));
+            }
+            Err(Passed) => return Err(Outcome::HelloTimeout),
+        };
+        draft.hello_took = Some(Took::since(draft.began));
+        permit.show_name();
+        let found = find(&hello, entry, draft, house);
+        draft.hello = Some(hello.into());
+        let route = found?;
+        let dialled = Instant::now();
+        let connected = tokio::select! {
+            // In a box: who has not shown a name yet must not hold its place.
+            connected = Box::pin(house.dialer.connect(&route, timer)) => connected,
+            outcome = entry.handle().wait() => return Err(outcome),
+        };
+        draft.connect_took = Some(Took::since(dialled));
+        match connected {
+            Ok((backend, endpoint)) => {
+                draft.endpoint = u16::try_from(endpoint).ok();
+                Ok((backend, prefix))
+            }
+            Err(error) => {
+                tracing::debug!(route = %route.id, %error, "no backend could be reached");
+                draft.endpoint = Some(0);
+                Err(Outcome::from(&error))
+            }
         }
     }
 }
@@ -232,6 +250,7 @@ fn find<C>(
     for _ in 0..LOOKUPS {
         let table = house.table.current();
         draft.revision = NonZeroU64::new(table.revision);
+        draft.store_revision = table.snapshot.store_revision().and_then(NonZeroU64::new);
         let found = table.snapshot.lookup(name, &hello.alpn, house.clock.now());
         let route = found.map_err(|miss| draft.missed(miss))?;
         draft.took(route);
@@ -246,16 +265,6 @@ fn find<C>(
     Err(Outcome::Internal)
 }
 
-impl From<&Miss> for Outcome {
-    fn from(miss: &Miss) -> Self {
-        match miss {
-            Miss::Unknown => Self::UnknownName,
-            Miss::NotYet(_) => Self::NotYetValid,
-            Miss::Expired(_) => Self::ExpiredName,
-        }
-    }
-}
-
 /// The record in the making, as small as it can be kept; written when it is dropped, however that
 /// comes about.
 struct Draft {
@@ -264,11 +273,12 @@ struct Draft {
     session: u64,
     client: SocketAddr,
     listener: SocketAddr,
-    hello: Option<ClientHello>,
+    hello: Option<Shown>,
     route: Option<Arc<Route>>,
     /// The place of the backend among those of the route.
     endpoint: Option<u16>,
     revision: Option<NonZeroU64>,
+    store_revision: Option<NonZeroU64>,
     hello_took: Option<Took>,
     connect_took: Option<Took>,
     first_byte: Option<Instant>,
@@ -280,6 +290,21 @@ struct Draft {
     log: AccessLog,
     tally: Rc<Tally>,
     visit: Option<Visit>,
+}
+
+/// What a record keeps of a hello.
+struct Shown {
+    sni: Option<Hostname>,
+    alpn: Alpn,
+    size: u32,
+    ech: bool,
+}
+
+impl From<ClientHello> for Shown {
+    fn from(hello: ClientHello) -> Self {
+        let ClientHello { sni, alpn, size, ech, .. } = hello;
+        Self { sni, alpn: alpn.shortened(RECORDED_ALPN), size, ech }
+    }
 }
 
 /// How long a step before the relay took, in microseconds. None takes an hour.
@@ -310,6 +335,7 @@ impl Draft {
             route: None,
             endpoint: None,
             revision: None,
+            store_revision: None,
             hello_took: None,
             connect_took: None,
             first_byte: None,
@@ -359,6 +385,7 @@ impl Draft {
         record.app = route.as_ref().and_then(|route| route.app().cloned());
         record.route = route.map(|route| Arc::clone(&route.id));
         record.revision = self.revision.map(NonZeroU64::get);
+        record.store_revision = self.store_revision.map(NonZeroU64::get);
         record.outcome = self.outcome;
         record.reason = self.reason;
         record.hello = self.hello_took.map(Duration::from);
@@ -386,18 +413,22 @@ mod tests {
     use crate::proxy::backend::connect::Dialer;
     use crate::proxy::engine::socket::Socket;
 
-    fn size_of_what_it_gives<F>(_: impl FnOnce(Socket, Arrival, Rc<House<Dialer>>) -> F) -> usize {
+    fn size_of_session<F>(_: impl FnOnce(Socket, Arrival, Rc<House<Dialer>>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    fn size_of_way<F>(_: impl FnOnce(Socket, Permit, Draft, Rc<House<Dialer>>) -> F) -> usize {
         size_of::<F>()
     }
 
     /// Beside these bytes a connection costs some 400 more, in tables and the allocator.
     #[test]
     fn a_session_is_small() {
-        let both = size_of_what_it_gives(session::<Socket, Dialer>);
-        assert!(both <= 32, "{both} bytes");
-        let arriving = size_of_what_it_gives(arrive::<Socket, Dialer>);
-        assert!(arriving <= 1536, "{arriving} bytes");
+        let both = size_of_session(session::<Socket, Dialer>);
+        assert!(both <= 40, "{both} bytes");
+        let arriving = size_of_way(arrive::<Socket, Dialer>);
+        assert!(arriving <= 976, "{arriving} bytes");
         let relaying = size_of::<Passage<Socket, Socket>>();
-        assert!(relaying <= 624, "{relaying} bytes");
+        assert!(relaying <= 616, "{relaying} bytes");
     }
 }

@@ -2,9 +2,12 @@
 
 pub mod claims;
 pub mod expiry;
+pub mod explain;
 pub mod few;
 pub mod names;
+pub mod removal;
 pub mod route;
 mod shards;
 pub mod snapshot;
 pub mod table;
+pub mod text;

@@ -147,6 +147,13 @@ impl Route {
         self.all().map_or(0, |terms| terms.max_connections)
     }
 
+    /// All that it says beside its names and backends.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        let lifetime = self.lifetime();
+        self.all().cloned().unwrap_or(Terms { lifetime, ..Terms::default() })
+    }
+
     fn all(&self) -> Option<&Terms> {
         match &self.terms {
             Stored::All(terms) => Some(terms),
@@ -159,6 +166,17 @@ impl Route {
     #[must_use]
     pub fn leads_like(&self, other: &Self) -> bool {
         self.backends == other.backends && self.mode() == other.mode()
+    }
+
+    /// Whether one hello could take either of two routes under the same pattern, without a rule to
+    /// choose.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let (own, theirs) = (self.alpn(), other.alpn());
+        if own.is_empty() || theirs.is_empty() {
+            return own.is_empty() && theirs.is_empty();
+        }
+        own.iter().any(|name| theirs.contains(name))
     }
 
     /// Whether a hello with these protocols may take the route.

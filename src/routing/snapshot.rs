@@ -12,11 +12,13 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::hostname::{Hostname, Pattern};
+use crate::outcome::Outcome;
 use crate::routing::claims::{Claims, Passage, Written};
 use crate::routing::expiry::Calendar;
 use crate::routing::names::{Hasher, Names};
 use crate::routing::route::{Claim, Origin, Phase, Route};
 use crate::routing::shards::Shards;
+use crate::store::Revision;
 use crate::wire::client_hello::Alpn;
 
 /// An immutable set of routes.
@@ -29,13 +31,14 @@ pub struct Snapshot {
     ids: Shards<Spot>,
     hasher: Hasher,
     claims: Claims,
-    /// Whether every claim is in: then each passage stands here whole.
-    is_whole: bool,
+    /// The passages of which a claim was left out; all others stand here whole.
+    parted: Vec<u32>,
     calendar: Calendar,
+    store_revision: Option<Revision>,
 }
 
 /// Which passage, and which of the routes there.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Spot {
     passage: u32,
     at: u32,
@@ -62,6 +65,16 @@ pub enum Miss {
     Expired(Arc<Route>),
 }
 
+impl From<&Miss> for Outcome {
+    fn from(miss: &Miss) -> Self {
+        match miss {
+            Miss::Unknown => Self::UnknownName,
+            Miss::NotYet(_) => Self::NotYetValid,
+            Miss::Expired(_) => Self::ExpiredName,
+        }
+    }
+}
+
 /// Why a claim cannot stand beside those already in.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Conflict {
@@ -85,6 +98,17 @@ pub enum Conflict {
     },
 }
 
+/// A claim that could not stand beside others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// The place of its set among the sets.
+    pub set: usize,
+    /// The claim.
+    pub claim: Claim,
+    /// Why.
+    pub conflict: Conflict,
+}
+
 impl Snapshot {
     /// Builds a snapshot of claims that follow upon no others: see [`Snapshot::after`].
     #[must_use]
@@ -92,46 +116,88 @@ impl Snapshot {
         Self::after(&Self::default(), &claims.into_iter().collect())
     }
 
-    /// Builds the snapshot that follows upon an older one. First go in those claims whose ids the
-    /// older one has, then the others, each time in their order; one that conflicts with what is in
-    /// already is left out whole and reported.
+    /// Builds the snapshot that follows upon an older one: see [`Snapshot::merge`].
     #[must_use]
     pub fn after(old: &Self, claims: &Claims) -> (Self, Vec<(Claim, Conflict)>) {
+        let (snapshot, left_out) = Self::merge(old, std::slice::from_ref(claims));
+        (snapshot, left_out.into_iter().map(|one| (one.claim, one.conflict)).collect())
+    }
+
+    /// Builds the snapshot of several sets that follows upon an older one. A set goes before those
+    /// behind it, whatever was in force: so the same sets give the same table everywhere and always.
+    /// Within a set first those claims go in whose ids the older snapshot has, then the others, each
+    /// time in their order. One that conflicts with what is in already is left out whole and
+    /// reported.
+    #[must_use]
+    pub fn merge(old: &Self, sets: &[Claims]) -> (Self, Vec<LeftOut>) {
+        let routes = sets.iter().map(Claims::len).sum();
         let mut snapshot = Self {
-            claims: claims.clone(),
+            claims: sets.iter().flat_map(Claims::passages).cloned().collect(),
             // Nearly all routes have one name, and that without a wildcard.
-            exact: Names::with_capacity(claims.len()),
-            ids: Shards::with_capacity(claims.len()),
+            exact: Names::with_capacity(routes),
+            ids: Shards::with_capacity(routes),
             ..Self::default()
         };
-        let mut conflicts = Vec::new();
-        let mut newcomers = Vec::new();
         let known = old.whole_passages();
-        for (passage, spots) in claims.passages().iter().zip(0..) {
-            let is_known = old.is_empty() || known.contains(&passage.address());
-            for (written, at) in passage.written().iter().zip(0..) {
-                let spot = Spot { passage: spots, at };
-                if is_known || old.by_id(&written.route.id).is_some() {
-                    conflicts.extend(snapshot.admit(passage, written, spot));
-                } else {
-                    newcomers.push((passage, written, spot));
+        let is_known = |passage: &Passage| old.is_empty() || known.contains(&passage.address());
+        let mut left_out = Vec::new();
+        let mut first = 0;
+        for (claims, set) in sets.iter().zip(0..) {
+            let mut newcomers = Vec::new();
+            let mut leave = |spot: Spot, (claim, conflict)| {
+                left_out.push((spot.passage, LeftOut { set, claim, conflict }));
+            };
+            for (passage, spots) in claims.passages().iter().zip(first..) {
+                let is_known = is_known(passage);
+                for (written, at) in passage.written().iter().zip(0..) {
+                    let spot = Spot { passage: spots, at };
+                    if is_known || old.by_id(&written.route.id).is_some() {
+                        if let Some(out) = snapshot.admit(passage, written, spot) {
+                            leave(spot, out);
+                        }
+                    } else {
+                        newcomers.push((passage, written, spot));
+                    }
+                }
+                first += 1;
+            }
+            for (passage, written, spot) in newcomers {
+                if let Some(out) = snapshot.admit(passage, written, spot) {
+                    leave(spot, out);
                 }
             }
         }
-        for (passage, written, spot) in newcomers {
-            conflicts.extend(snapshot.admit(passage, written, spot));
-        }
         snapshot.exact.shrink();
-        snapshot.is_whole = conflicts.is_empty();
+        snapshot.parted = left_out.iter().map(|(passage, _)| *passage).collect();
+        snapshot.parted.sort_unstable();
+        snapshot.parted.dedup();
         snapshot.calendar = Calendar::new(snapshot.routes(), snapshot.len());
-        (snapshot, conflicts)
+        (snapshot, left_out.into_iter().map(|(_, out)| out).collect())
+    }
+
+    /// The same snapshot, with the newest transaction of the store that is in it.
+    #[must_use]
+    pub fn as_of(self, store_revision: Option<Revision>) -> Self {
+        Self { store_revision, ..self }
+    }
+
+    /// The newest transaction of the store that is in it, if any of it comes from a store.
+    #[must_use]
+    pub fn store_revision(&self) -> Option<Revision> {
+        self.store_revision
     }
 
     /// The addresses of the passages of which every claim is in.
     #[must_use]
     pub fn whole_passages(&self) -> HashSet<usize, Hasher> {
-        let all = if self.is_whole { self.claims.passages() } else { &[] };
-        all.iter().map(Passage::address).collect()
+        let whole = self.claims.passages().iter().zip(0..);
+        let whole = whole.filter(|(_, at)| !self.is_parted(*at));
+        whole.map(|(passage, _)| passage.address()).collect()
+    }
+
+    /// Whether a claim of this passage was left out.
+    fn is_parted(&self, passage: u32) -> bool {
+        self.parted.binary_search(&passage).is_ok()
     }
 
     /// The passages that it was built of, with claims that were left out.
@@ -194,11 +260,16 @@ impl Snapshot {
 
     /// All routes, in no order.
     pub fn claims(&self) -> impl Iterator<Item = &Written> {
-        // As they lie in memory, where possible.
-        let whole = if self.is_whole { self.claims.passages() } else { &[] };
-        let some = (!self.is_whole).then(|| self.ids.iter());
-        let some = some.into_iter().flatten().filter_map(|spot| spot.written(&self.claims));
-        whole.iter().flat_map(Passage::written).chain(some)
+        // As they lie in memory.
+        self.claims.passages().iter().zip(0..).flat_map(move |(passage, place)| {
+            let is_parted = self.is_parted(place);
+            let written = passage.written().iter().zip(0..);
+            let inside = written.filter(move |(written, at)| {
+                let spot = Spot { passage: place, at: *at };
+                !is_parted || self.spot(&written.route.id) == Some(spot)
+            });
+            inside.map(|(written, _)| written)
+        })
     }
 
     fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
@@ -238,15 +309,23 @@ impl Snapshot {
         }
     }
 
-    fn conflict(&self, route: &Route) -> Option<Conflict> {
-        if let Some(first) = self.origin(&route.id) {
+    /// Why a route could not stand beside those of this snapshot whose origin counts.
+    #[must_use]
+    pub fn conflict_with(
+        &self,
+        route: &Route,
+        counts: impl Fn(&Origin) -> bool,
+    ) -> Option<Conflict> {
+        if let Some(first) = self.origin(&route.id).filter(&counts) {
             return Some(Conflict::Id { id: route.id.clone(), first });
         }
         route.hosts.iter().find_map(|pattern| {
             let owners = self.names(pattern).owners(pattern.name().as_str());
-            let owner = owners.iter().find(|owner| overlap(owner, route))?;
-            let first = self.origin(&owner.id)?;
-            Some(Conflict::Pattern { pattern: pattern.clone(), id: owner.id.clone(), first })
+            let mut rivals = owners.iter().filter(|owner| owner.overlaps(route));
+            rivals.find_map(|owner| {
+                let first = self.origin(&owner.id).filter(&counts)?;
+                Some(Conflict::Pattern { pattern: pattern.clone(), id: owner.id.clone(), first })
+            })
         })
     }
 
@@ -258,7 +337,7 @@ impl Snapshot {
         spot: Spot,
     ) -> Option<(Claim, Conflict)> {
         let route = &written.route;
-        if let Some(conflict) = self.conflict(route) {
+        if let Some(conflict) = self.conflict_with(route, |_| true) {
             return Some((passage.claim(written), conflict));
         }
         for pattern in &route.hosts {
@@ -273,15 +352,6 @@ impl Snapshot {
 
 fn id_at(claims: &Claims, spot: Spot) -> &str {
     spot.written(claims).map_or("", |written| &*written.route.id)
-}
-
-/// Whether one hello could take either route under the same pattern without a rule to choose.
-fn overlap(one: &Route, other: &Route) -> bool {
-    let (own, theirs) = (one.alpn(), other.alpn());
-    if own.is_empty() || theirs.is_empty() {
-        return own.is_empty() && theirs.is_empty();
-    }
-    own.iter().any(|name| theirs.contains(name))
 }
 
 impl std::borrow::Borrow<str> for Hostname {

@@ -13,7 +13,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use crate::routing::claims::{Claims, Passage, Written};
-use crate::routing::route::Origin;
+use crate::routing::route::{Origin, Route};
 use crate::source::fault::{Fault, FaultKind};
 use crate::source::keys::{self, KEYS};
 use crate::source::pieces::{MAX_PIECE, Piece, pieces};
@@ -42,6 +42,25 @@ pub fn read(source: &Arc<str>, text: &str) -> Document {
     // A text is cut between characters only.
     let pages: Vec<Page> = pieces(text).flat_map(|piece| page(source, &piece)).collect();
     bind(pages.iter())
+}
+
+/// Reads a text that is one route and nothing else.
+///
+/// # Errors
+/// All that is wrong with it; at least one fault.
+pub fn route(source: &Arc<str>, text: &str) -> Result<Arc<Route>, Vec<Fault>> {
+    let Document { claims, mut faults, .. } = read(source, text);
+    let mut routes = claims.routes();
+    match (routes.next(), routes.count(), faults.is_empty()) {
+        (Some(route), 0, true) => return Ok(Arc::clone(route)),
+        (_, _, false) => {}
+        (first, more, true) => {
+            let found = more + usize::from(first.is_some());
+            let place = Place::of_source(source);
+            faults.push(Fault { place, kind: FaultKind::NotOneRoute { found } });
+        }
+    }
+    Err(faults)
 }
 
 /// What one piece of a text says.
@@ -201,7 +220,7 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::endpoint::Endpoint;
-    use crate::routing::route::{Mode, Route};
+    use crate::routing::route::Mode;
     use crate::source::values::MAX_RECOVERED;
     use crate::wire::alert::Answer;
     use proptest::prelude::*;

@@ -11,11 +11,13 @@ use rustix::io::Errno;
 
 use crate::endpoint::EndpointError;
 use crate::hostname::HostnameError;
+use crate::registry::keys;
 use crate::routing::route::Origin;
 use crate::routing::snapshot::Conflict;
 use crate::source::instant::NotAnInstant;
 use crate::source::place::Place;
-use crate::units::UnitError;
+use crate::store;
+use crate::units::{Percent, UnitError};
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -254,6 +256,76 @@ pub enum FaultKind {
     /// A folder without routes files that had some before.
     #[error("has no *.toml any more, which looks like a missing mount{}{}", Kept(*kept), remedy(*kept))]
     NoFiles {
+        /// How many of its routes stay.
+        kept: usize,
+    },
+    /// A set that removes more than `routes.max_removed_percent` lets it.
+    #[error(
+        "would remove {removed} of {of} routes, and routes.max_removed_percent is {most}: nothing \
+         of it applies{}; to confirm it, reload twice within a minute (systemctl reload mse-proxy, \
+         or SIGHUP), or restart",
+        Kept(*kept)
+    )]
+    TooMuchRemoved {
+        /// How many would go.
+        removed: usize,
+        /// Of how many that have not ended.
+        of: usize,
+        /// The limit.
+        most: Percent,
+        /// How many routes stay.
+        kept: usize,
+    },
+    /// A text that should be one route.
+    #[error("must be one [[route]] and nothing else; {found} stand here")]
+    NotOneRoute {
+        /// How many there are.
+        found: usize,
+    },
+    /// A stored route that says it is another one.
+    #[error("the route says that its id is \"{}\", its key says otherwise", Shown(id))]
+    OtherId {
+        /// What it says.
+        id: String,
+    },
+    /// A store that does not do what it was asked.
+    #[error("{why}{}", Kept(*kept))]
+    Store {
+        /// What it says.
+        why: store::Error,
+        /// How many of its routes stay.
+        kept: usize,
+    },
+    /// A store that was written by a later version.
+    #[error(
+        "has the format \"{}\", which this version of mse-proxy does not know{}",
+        Shown(found),
+        Kept(*kept)
+    )]
+    StoreFormat {
+        /// What is noted there.
+        found: String,
+        /// How many of its routes stay.
+        kept: usize,
+    },
+    /// A store whose history has no end that can be read.
+    #[error("{}: {}; nothing can be written until that is mended", keys::HEAD, Shown(why))]
+    StoreHead {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A store without anything that had routes before.
+    #[error(
+        "is empty, which looks like another or a new one{}; if it is meant, restart",
+        Kept(*kept)
+    )]
+    StoreHollow {
+        /// How many of its routes stay.
+        kept: usize,
+    },
+    /// Reading failed by a fault of ours.
+    #[error("could not be read, by a fault of this program{}", Kept(*kept))]
+    StoreUnread {
         /// How many of its routes stay.
         kept: usize,
     },

@@ -7,6 +7,7 @@ mod crew;
 pub mod document;
 pub mod fault;
 pub mod file;
+mod guard;
 pub mod instant;
 mod keys;
 mod pages;
@@ -14,6 +15,8 @@ mod pieces;
 pub mod place;
 mod sheet;
 mod shelf;
+pub mod stored;
+mod tell;
 pub mod values;
 mod watch;
 
@@ -22,6 +25,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::routing::claims::Claims;
+use crate::store::Revision;
 
 pub use fault::{Fault, FaultKind};
 
@@ -36,6 +40,8 @@ pub struct RouteSet {
     pub faults: Vec<Fault>,
     /// How many routes were left out for that.
     pub left_out: usize,
+    /// If they come from a store: the newest of its transactions that is in them.
+    pub revision: Option<Revision>,
 }
 
 /// Who supplies routes.

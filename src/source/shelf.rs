@@ -17,6 +17,7 @@ use tracing::info;
 use crate::routing::claims::Claims;
 use crate::routing::snapshot::Snapshot;
 use crate::source::fault::{Fault, FaultKind};
+use crate::source::guard::Guard;
 use crate::source::place::Place;
 use crate::source::sheet::Sheet;
 
@@ -24,15 +25,24 @@ use crate::source::sheet::Sheet;
 #[derive(Debug)]
 pub(super) struct Shelf {
     path: PathBuf,
-    strict: bool,
+    judgement: Judgement,
     sheets: BTreeMap<PathBuf, Sheet>,
     /// What was last told to be good.
     last_good: Claims,
 }
 
+/// How a new set is judged before it takes the place of the last good one.
+#[derive(Debug, Default)]
+pub(super) struct Judgement {
+    /// Whether one fault keeps it out.
+    pub(super) strict: bool,
+    /// What keeps it out if it takes too much away.
+    pub(super) guard: Option<Guard>,
+}
+
 impl Shelf {
-    pub(super) fn new(path: PathBuf, strict: bool) -> Self {
-        Self { path, strict, sheets: BTreeMap::new(), last_good: Claims::default() }
+    pub(super) fn new(path: PathBuf, judgement: Judgement) -> Self {
+        Self { path, judgement, sheets: BTreeMap::new(), last_good: Claims::default() }
     }
 
     /// Looks at every file, opens those that changed (all of them, if `again`), and tells what is
@@ -50,7 +60,7 @@ impl Shelf {
             }
         };
         let claims = self.sheets.values().flat_map(Sheet::passages).cloned().collect();
-        self.judge(claims, faults)
+        self.judge(claims, faults, again)
     }
 
     /// How many routes are left out because something is wrong with them.
@@ -75,8 +85,14 @@ impl Shelf {
     }
 
     /// Decides whether the new set may take the place of the last good one.
-    fn judge(&mut self, claims: Claims, mut faults: Vec<Fault>) -> (Claims, Vec<Fault>) {
-        if self.strict && faults.is_empty() {
+    fn judge(
+        &mut self,
+        claims: Claims,
+        mut faults: Vec<Fault>,
+        is_asked: bool,
+    ) -> (Claims, Vec<Fault>) {
+        let strict = self.judgement.strict;
+        if strict && faults.is_empty() {
             let conflicts = Snapshot::after(&Snapshot::default(), &claims).1;
             faults.extend(conflicts.into_iter().map(|(claim, conflict)| Fault {
                 place: Place::of_origin(&claim.origin),
@@ -84,12 +100,18 @@ impl Shelf {
             }));
         }
         let kept = self.last_good.len();
-        if self.strict && !faults.is_empty() {
+        if strict && !faults.is_empty() {
             faults.push(self.fault(FaultKind::HeldBack { kept }));
             return (self.last_good.clone(), faults);
         }
         if claims.is_empty() && kept > 0 && !faults.is_empty() {
             faults.push(self.fault(FaultKind::NoneGood { kept }));
+            return (self.last_good.clone(), faults);
+        }
+        let guard = self.judgement.guard.as_mut();
+        if let Some(kind) = guard.and_then(|guard| guard.judge(&self.last_good, &claims, is_asked))
+        {
+            faults.push(self.fault(kind));
             return (self.last_good.clone(), faults);
         }
         self.last_good = claims.clone();

@@ -5,6 +5,10 @@
 //! or none, and tell every change in its order to whoever watches. Nothing here knows what the
 //! values mean.
 
+pub mod choice;
+pub mod embedded;
+pub mod etcd;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -47,7 +51,7 @@ pub struct Range {
 pub struct Transaction {
     /// What must hold.
     pub checks: Vec<Check>,
-    /// What changes then; each key at most once.
+    /// What changes then; each key at most once. A value that is written once more is a change.
     pub changes: Vec<Change>,
 }
 
@@ -72,7 +76,8 @@ pub struct Change {
 /// How a transaction ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Committed {
-    /// It is durable, under this revision.
+    /// It is durable, under this revision. What changes nothing (there are no changes, or what is
+    /// to be removed is not there) is told to no watcher, and done as of an earlier revision.
     Done(Revision),
     /// A check did not hold; nothing was changed.
     Conflict,
@@ -103,7 +108,8 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     fn range<'a>(&'a self, prefix: &'a str) -> Answer<'a, Range>;
 
     /// Changes several keys at once. The answer comes when it is durable. After any error but
-    /// [`Error::Refused`] it is unknown whether it happened.
+    /// [`Error::Refused`] it is unknown whether it happened. Refused are an empty key, a key twice,
+    /// and what is longer or more than it may be.
     fn commit(&self, transaction: Transaction) -> Answer<'_, Committed>;
 
     /// Tells every later change under a prefix. `after` is the revision of a range, or that of the

@@ -68,6 +68,16 @@ impl Answer {
         }
     }
 
+    /// The word that stands for it in configuration.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Close => "close",
+            Self::CloseNotify => "close_notify",
+            Self::Alert => "alert",
+        }
+    }
+
     /// The record to send, given the alert that fits.
     #[must_use]
     pub const fn record(self, fitting: Alert) -> Option<[u8; 7]> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use mse_proxy::clock::{Clock, SystemClock, Timestamp};
 use mse_proxy::config::Config;
+use mse_proxy::control::address::Address;
 use mse_proxy::server::{self, Running};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
@@ -98,6 +99,7 @@ impl Proxy {
         config.listen.addresses = vec!["127.0.0.1:0".parse().unwrap()];
         config.routes.path = Some(folder.path().join("routes.toml"));
         config.admin.http = "127.0.0.1:0".to_owned().try_into().unwrap();
+        config.admin.grpc = Address::Off;
         config.drain.timeout = "1s".parse().unwrap();
         config.log.access =
             folder.path().join("access.log").display().to_string().try_into().unwrap();

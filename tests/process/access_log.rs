@@ -106,6 +106,7 @@ fn what_cannot_be_opened_is_told_at_the_start_with_a_remedy() {
             .arg("serve")
             .env("MSE_PROXY_LISTEN_ADDRESSES", "127.0.0.1:0")
             .env("MSE_PROXY_ADMIN_HTTP", "127.0.0.1:0")
+            .env("MSE_PROXY_ADMIN_GRPC", "")
             .env("MSE_PROXY_LOG_ACCESS", place)
             .output()
             .unwrap();

@@ -25,12 +25,21 @@ fn the_explained_configuration_is_the_built_in_one() {
     // Every key is there: none can be forgotten when one is added.
     let table: toml::Table = text.parse().unwrap();
     let whole = toml::Table::try_from(Config::default()).unwrap();
-    for (section, keys) in &whole {
-        for key in keys.as_table().unwrap().keys() {
-            assert!(table[section].get(key).is_some(), "{section}.{key} is not explained");
+    explained(&whole, &table);
+    for unset in ["# path =", "# client_ca =", "# password_file ="] {
+        assert!(text.contains(unset), "what has no default is explained too: {unset}");
+    }
+}
+
+/// Every key of the one table is in the other, that of sections in sections too.
+fn explained(whole: &toml::Table, table: &toml::Table) {
+    for (key, value) in whole {
+        let found = table.get(key);
+        assert!(found.is_some(), "{key} is not explained");
+        if let (Some(whole), Some(table)) = (value.as_table(), found.unwrap().as_table()) {
+            explained(whole, table);
         }
     }
-    assert!(text.contains("# path ="), "routes.path is explained though it has no default");
 }
 
 #[test]
@@ -168,9 +177,6 @@ fn wrong_usage_is_told_apart_from_refusals() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(!output.stderr.is_empty());
     }
-    let output = run(&["explain", "a.test"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("--routes"), "{}", text(&output.stderr));
     assert!(text(&run(&["sever"]).stderr).contains("serve"), "the nearest command is named");
 }
 
@@ -219,10 +225,67 @@ fn the_environment_goes_before_the_file_and_is_judged_as_well() {
 }
 
 #[test]
+fn manual_pages_are_written_for_all_commands() {
+    let output = run(&["man"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stdout).contains(".TH mse-proxy 1"), "{}", text(&output.stdout));
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("man1");
+    assert!(run(&["man", "--dir", pages.to_str().unwrap()]).status.success());
+    for page in ["mse-proxy", "mse-proxy-serve", "mse-proxy-route", "mse-proxy-route-apply"] {
+        let path = pages.join(format!("{page}.1"));
+        let source = std::fs::read_to_string(&path).unwrap();
+        assert!(source.starts_with(".ie"), "{page}: {source}");
+    }
+    let apply = std::fs::read_to_string(pages.join("mse-proxy-route-apply.1")).unwrap();
+    assert!(apply.contains("dry\\-run"), "{apply}");
+    let output = run(&["man", "--dir", "/proc/nowhere"]);
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
 fn completions_are_printed_for_shells() {
     for shell in ["bash", "zsh", "fish"] {
         let output = run(&["completions", shell]);
         assert_eq!(output.status.code(), Some(0));
-        assert!(text(&output.stdout).contains("explain"), "{shell}");
+        let script = text(&output.stdout);
+        for word in ["explain", "history", "in-steps", "admin-cert"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
     }
+}
+
+#[test]
+fn sections_in_sections_are_read_and_judged_like_others() {
+    let (_held, path) = file(
+        "mse-proxy.toml",
+        "[admin.tls]\nkey = \"k.pem\"\nkez = 1\n\n[store]\nhistory_max_age = \"soon\"\n\n\
+         [store.etcd]\nendpoint = []\ntimeout = \"1ms\"\n\n[store.etc]\nx = 1\n",
+    );
+    let output = command()
+        .args(["check", "--config", &path])
+        .env("MSE_PROXY_STORE_ETCD_PREFIX", "")
+        .output()
+        .unwrap();
+    let words = text(&output.stderr);
+    for expected in [
+        ":3:1: `admin.tls.kez` is not known; did you mean `admin.tls.key`?",
+        ":6:19: `store.history_max_age`:",
+        ":9:1: `store.etcd.endpoint` is not known; did you mean `store.etcd.endpoints`?",
+        ":10:11: `store.etcd.timeout`:",
+        "`store.etc` is not known",
+    ] {
+        assert!(words.contains(expected), "`{expected}` is missing in:\n{words}");
+    }
+    let name: Arc<str> = "file".into();
+    let text = "[store]\netcd = { endpoints = [\"http://a:1\"], max_changes = 77 }\n";
+    let variables = [
+        ("MSE_PROXY_STORE_ETCD_ENDPOINTS", "http://b:1, http://c:1"),
+        ("MSE_PROXY_ADMIN_TLS_CLIENT_CA", "/ca.pem"),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let config = Config::read(&Config::default(), Some((&name, text)), variables).unwrap();
+    assert_eq!(config.store.etcd.endpoints.len(), 2);
+    assert_eq!(config.store.etcd.max_changes, 77.try_into().unwrap());
+    assert_eq!(config.admin.tls.client_ca.as_deref(), Some(std::path::Path::new("/ca.pem")));
 }

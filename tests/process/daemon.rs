@@ -14,6 +14,7 @@ fn it_starts_without_any_file_and_stops_on_sigterm() {
         .arg("serve")
         .env("MSE_PROXY_LISTEN_ADDRESSES", "127.0.0.1:0")
         .env("MSE_PROXY_ADMIN_HTTP", "127.0.0.1:0")
+        .env("MSE_PROXY_ADMIN_GRPC", "")
         .env("MSE_PROXY_LOG_FORMAT", "json");
     let mut daemon = Daemon::start(start);
     let mut client = daemon.dial();
@@ -32,6 +33,7 @@ fn a_port_in_use_is_told_with_a_remedy() {
         .arg("serve")
         .env("MSE_PROXY_LISTEN_ADDRESSES", address.to_string())
         .env("MSE_PROXY_ADMIN_HTTP", "127.0.0.1:0")
+        .env("MSE_PROXY_ADMIN_GRPC", "")
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
@@ -50,6 +52,7 @@ fn two_proxies_cannot_share_a_port_by_accident() {
         .arg("serve")
         .env("MSE_PROXY_LISTEN_ADDRESSES", first.address.to_string())
         .env("MSE_PROXY_ADMIN_HTTP", "127.0.0.1:0")
+        .env("MSE_PROXY_ADMIN_GRPC", "")
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
@@ -134,6 +137,7 @@ fn without_descriptors_it_waits_instead_of_spinning_and_recovers() {
         .args(["-c", "ulimit -n 80; exec \"$0\" serve", env!("CARGO_BIN_EXE_mse-proxy")])
         .env("MSE_PROXY_LISTEN_ADDRESSES", "127.0.0.1:0")
         .env("MSE_PROXY_ADMIN_HTTP", "127.0.0.1:0")
+        .env("MSE_PROXY_ADMIN_GRPC", "")
         .env("MSE_PROXY_ROUTES_PATH", &routes)
         .env("MSE_PROXY_LOG_FORMAT", "json")
         .env("MSE_PROXY_HELLO_TIMEOUT", "10m")
@@ -221,6 +225,16 @@ fn the_demo_prints_lines_that_work() {
             printed.contains(digest),
             "the page tells the digest that the demo printed: {page}"
         );
+    }
+    let routes: Vec<&str> = printed
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("mse-proxy route"))
+        .collect();
+    assert_eq!(routes.len(), 2, "{printed}");
+    for line in routes {
+        let line = format!("{} route{line}", command().get_program().display());
+        let output = std::process::Command::new("sh").args(["-c", &line]).output().unwrap();
+        assert!(output.status.success(), "{line}: {}", text(&output.stderr));
     }
     let folder =
         printed.split("--cacert ").nth(1).unwrap().split('/').take(3).collect::<Vec<_>>().join("/");

@@ -134,6 +134,27 @@ fn ten_thousand_live_connections_end_with_their_route_and_others_go_on() {
 }
 
 #[test]
+fn a_few_long_connections_are_divided_among_the_workers() {
+    let workers = std::thread::available_parallelism().unwrap().get();
+    let (_crowd, address) = Crowd::start();
+    let (_held, routes) = routes_file(&route("app.test", address, ""));
+    let daemon = Daemon::serve(&routes, &[]);
+    let wait_each = |wanted: u64| {
+        for worker in 0..workers {
+            let metric = format!("mse_proxy_worker_sessions_open{{worker=\"{worker}\"}}");
+            daemon.wait_metric(&metric, |open| open == wanted);
+        }
+    };
+    // By the hash of their addresses alone, two would come to one of two workers every other time.
+    for _ in 0..10 {
+        wait_each(0);
+        let clients: Vec<_> = (0..workers).map(|_| through(&daemon, "app.test")).collect();
+        wait_each(1);
+        drop(clients);
+    }
+}
+
+#[test]
 fn five_thousand_stalled_hellos_hold_up_no_good_client() {
     let _turn = alone();
     let count = as_many_as_fit(5_000);
@@ -354,6 +375,7 @@ fn the_soft_limit_of_descriptors_is_raised_and_one_that_is_too_low_is_told() {
         start
             .env("MSE_PROXY_LISTEN_ADDRESSES", "127.0.0.1:0")
             .env("MSE_PROXY_ADMIN_HTTP", "127.0.0.1:0")
+            .env("MSE_PROXY_ADMIN_GRPC", "")
             .env("MSE_PROXY_ROUTES_PATH", &routes)
             .env("MSE_PROXY_LIMITS_CONNECTIONS", connections)
             .env("MSE_PROXY_LOG_FORMAT", "json");

@@ -60,6 +60,7 @@ fn starting(routes: &Path) -> (Daemon, Delay) {
         .args([env!("CARGO_BIN_EXE_mse-proxy"), "serve"])
         .env("MSE_PROXY_LISTEN_ADDRESSES", "127.0.0.1:0")
         .env("MSE_PROXY_ADMIN_HTTP", "127.0.0.1:0")
+        .env("MSE_PROXY_ADMIN_GRPC", "")
         .env("MSE_PROXY_ROUTES_PATH", routes)
         .env("MSE_PROXY_LOG_FORMAT", "json");
     let daemon = Daemon::spawn(slow);
@@ -346,6 +347,7 @@ fn a_port_in_use_is_told_with_a_remedy_of_its_own() {
         .arg("serve")
         .env("MSE_PROXY_LISTEN_ADDRESSES", "127.0.0.1:0")
         .env("MSE_PROXY_ADMIN_HTTP", address.to_string())
+        .env("MSE_PROXY_ADMIN_GRPC", "")
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));

@@ -8,15 +8,25 @@
 )]
 
 mod access_log;
+mod admin_socket;
 mod commands;
 mod daemon;
 mod endurance;
 mod eyes;
 mod manifest;
+mod merged;
 mod metrics;
 mod page;
+mod pipes;
 mod probe;
 mod reload;
+mod route_fleet;
+mod route_follow;
+mod route_foreign;
+mod route_look;
+mod route_support;
+mod route_tls;
+mod route_write;
 mod support;
 mod systemd;
 mod units;

@@ -10,9 +10,10 @@ use crate::support::{Daemon, backend, echo, hello, route, text};
 use crate::web::{Samples, get, scrape};
 
 /// The contract: name, kind, labels of one sample that is there from the start.
-const PROMISED: [(&str, &str, &str); 30] = [
+const PROMISED: [(&str, &str, &str); 33] = [
     ("mse_proxy_sessions_total", "counter", "{outcome=\"closed\"}"),
     ("mse_proxy_sessions_open", "gauge", ""),
+    ("mse_proxy_worker_sessions_open", "gauge", "{worker=\"0\"}"),
     ("mse_proxy_sessions_limit", "gauge", ""),
     ("mse_proxy_hellos_pending", "gauge", ""),
     ("mse_proxy_hello_bytes", "histogram", ""),
@@ -26,6 +27,8 @@ const PROMISED: [(&str, &str, &str); 30] = [
     ("mse_proxy_table_revision", "gauge", ""),
     ("mse_proxy_source_fault", "gauge", "{source=\"file\"}"),
     ("mse_proxy_source_last_success_timestamp_seconds", "gauge", "{source=\"file\"}"),
+    ("mse_proxy_source_conflicts", "gauge", "{source=\"file\"}"),
+    ("mse_proxy_source_revision", "gauge", "{source=\"file\"}"),
     ("mse_proxy_route_sessions_total", "counter", "{route=\"app.test\",outcome=\"closed\"}"),
     ("mse_proxy_route_sessions_open", "gauge", "{route=\"app.test\"}"),
     (
@@ -223,8 +226,9 @@ fn a_mended_file_shows(daemon: &mut Daemon, routes: &std::path::Path, good: &str
     let admin = daemon.admin();
     std::fs::write(routes, good.to_owned() + &route("new.test", "127.0.0.1:1", "")).unwrap();
     daemon.signal(Signal::HUP);
-    let mended = until(admin, |samples| samples.of("mse_proxy_table_revision") > 1.5);
-    mended.assert("mse_proxy_source_fault{source=\"file\"}", 0);
+    let fault = "mse_proxy_source_fault{source=\"file\"}";
+    let mended = until(admin, |samples| samples.of(fault) < 0.5);
+    mended.assert("mse_proxy_table_revision", 2);
     mended.assert("mse_proxy_routes{state=\"faulty\"}", 0);
     mended.assert("mse_proxy_routes{state=\"live\"}", 4);
     let told = mended.of("mse_proxy_source_last_success_timestamp_seconds{source=\"file\"}");

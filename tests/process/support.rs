@@ -34,6 +34,7 @@ pub(crate) fn serving(routes: &Path) -> Command {
         .arg("serve")
         .env("MSE_PROXY_LISTEN_ADDRESSES", "127.0.0.1:0")
         .env("MSE_PROXY_ADMIN_HTTP", "127.0.0.1:0")
+        .env("MSE_PROXY_ADMIN_GRPC", "")
         .env("MSE_PROXY_ROUTES_PATH", routes)
         .env("MSE_PROXY_LOG_FORMAT", "json");
     command
@@ -261,7 +262,7 @@ impl Drop for Daemon {
 }
 
 /// Reads lines on a thread of their own, so that the binary never waits for the test.
-fn lines<T: Send + 'static>(
+pub(crate) fn lines<T: Send + 'static>(
     stream: impl Read + Send + 'static,
     convert: impl Fn(String) -> Option<T> + Send + 'static,
 ) -> Receiver<T> {

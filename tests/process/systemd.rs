@@ -84,6 +84,7 @@ fn serve(command: &mut Command, routes: &Path, variables: &[(&str, &str)]) {
         .arg("serve")
         .env("MSE_PROXY_LISTEN_ADDRESSES", "127.0.0.1:0")
         .env("MSE_PROXY_ADMIN_HTTP", "127.0.0.1:0")
+        .env("MSE_PROXY_ADMIN_GRPC", "")
         .env("MSE_PROXY_ROUTES_PATH", routes)
         .env("MSE_PROXY_LOG_FORMAT", "json")
         .envs(variables.iter().copied());
@@ -277,6 +278,7 @@ fn activate(options: &[&str], routes: &Path) -> Daemon {
     start.arg(format!("--setenv=MSE_PROXY_ROUTES_PATH={}", routes.display()));
     start.arg("--setenv=MSE_PROXY_LOG_FORMAT=json");
     start.arg("--setenv=MSE_PROXY_ADMIN_HTTP=");
+    start.arg("--setenv=MSE_PROXY_ADMIN_GRPC=");
     start.arg(command().get_program()).arg("serve").stdin(Stdio::null());
     Daemon::spawn(start)
 }

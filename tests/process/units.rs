@@ -118,9 +118,11 @@ fn the_system_calls_that_the_proxy_makes_are_allowed() {
     start.args(["-f", "-qq", "--summary-only", "--summary-columns=name"]);
     start.arg("-o").arg(&calls).arg(command().get_program()).arg("serve");
     let log = folder.path().join("access.log").display().to_string();
+    let socket = format!("unix:{}", folder.path().join("run/admin.sock").display());
     let variables = [
         ("MSE_PROXY_LISTEN_ADDRESSES", "127.0.0.1:0"),
         ("MSE_PROXY_ADMIN_HTTP", "127.0.0.1:0"),
+        ("MSE_PROXY_ADMIN_GRPC", &socket),
         ("MSE_PROXY_ROUTES_PATH", routes.to_str().unwrap()),
         ("MSE_PROXY_LOG_FORMAT", "json"),
         ("MSE_PROXY_LOG_ACCESS", &log),

@@ -11,6 +11,7 @@
 
 mod calendar;
 mod clocks;
+mod explained;
 mod hellos;
 mod overload;
 mod stops;

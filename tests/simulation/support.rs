@@ -239,7 +239,12 @@ impl World {
         let address =
             |number: usize| IpAddr::V4(Ipv4Addr::from_bits(u32::try_from(number).unwrap()));
         let admit = |number| limits.admit(limits.try_slot().unwrap(), address(number));
-        let held: Vec<_> = (0..limits.most()).map(|n| admit(n).unwrap().named()).collect();
+        let named = |number| {
+            let mut permit = admit(number).unwrap();
+            permit.show_name();
+            permit
+        };
+        let held: Vec<_> = (0..limits.most()).map(named).collect();
         assert_eq!(admit(limits.most()).unwrap_err().0, Outcome::LimitConnections);
         drop(held);
 

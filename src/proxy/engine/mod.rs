@@ -12,12 +12,13 @@ pub mod tasks;
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use deadlines::Deadlines;
 use reactor::Reactor;
-use tasks::Spawner;
+use tasks::{Alarm, Spawner};
 
 /// A worker's engine. Cheap to clone, and never leaves its thread.
 #[derive(Debug, Clone)]
@@ -28,17 +29,20 @@ pub struct Engine {
     pub deadlines: Deadlines,
     /// Its tasks.
     pub spawner: Spawner,
+    /// Made with it, not when it begins to turn: descriptors may have run out by then.
+    alarm: Arc<Alarm>,
 }
 
 impl Engine {
     /// An engine that stands still.
     ///
     /// # Errors
-    /// The kernel has no descriptor for it.
+    /// The kernel has no descriptors for it.
     pub fn new() -> io::Result<Self> {
         let reactor = Reactor::new()?;
         let deadlines = Deadlines::new(Instant::now());
-        Ok(Self { reactor, deadlines, spawner: Spawner::default() })
+        let alarm = Arc::new(Alarm::of(&reactor)?);
+        Ok(Self { reactor, deadlines, spawner: Spawner::default(), alarm })
     }
 
     /// Turns until `main` is over.
@@ -46,6 +50,6 @@ impl Engine {
     /// # Errors
     /// The kernel does not let it wait for events.
     pub fn run<T: 'static>(&self, main: impl Future<Output = T> + 'static) -> io::Result<T> {
-        tasks::run(&self.reactor, &self.deadlines, &self.spawner, main)
+        tasks::run(&self.reactor, &self.deadlines, &self.spawner, &self.alarm, main)
     }
 }

@@ -91,6 +91,36 @@ impl Socket {
         self.registration.poll_ready(cx, Ready::READ).map(drop)
     }
 
+    /// Whether the other side is known to have finished or broken off: reading does not wait any
+    /// more.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.registration.ready().has(Ready::ENDED)
+    }
+
+    /// Writes what only a shutdown or the close follows, at once: the FIN then leaves with these
+    /// bytes and not in a packet of its own (`MSG_MORE`, send(2)).
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub fn poll_write_last(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_send(cx, bytes, SendFlags::MORE)
+    }
+
+    fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        flags: SendFlags,
+    ) -> Poll<io::Result<usize>> {
+        let send = || net::send(&self.fd, bytes, flags | SendFlags::NOSIGNAL);
+        let count = ready!(self.poll_io(cx, Ready::WRITE, send))?;
+        if 0 < count && count < bytes.len() {
+            self.registration.exhausted(Ready::WRITE);
+        }
+        Poll::Ready(Ok(count))
+    }
+
     /// Moves bytes that have arrived into a pipe, without copying them; 0 is the end.
     ///
     /// # Errors
@@ -178,12 +208,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let send = || net::send(&self.fd, bytes, SendFlags::NOSIGNAL);
-        let count = ready!(self.poll_io(cx, Ready::WRITE, send))?;
-        if 0 < count && count < bytes.len() {
-            self.registration.exhausted(Ready::WRITE);
-        }
-        Poll::Ready(Ok(count))
+        self.poll_send(cx, bytes, SendFlags::empty())
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -223,13 +248,13 @@ impl Listener {
 
     /// The address of ours by which somebody came in here.
     #[must_use]
-    pub fn reached_by(&self, socket: &Socket) -> SocketAddr {
+    pub fn reached_by(&self, socket: impl AsFd) -> SocketAddr {
         if !self.address.ip().is_unspecified() {
             // There is only one, and the kernel need not be asked.
             return self.address;
         }
         // A socket that cannot name its own address is already gone.
-        let named = net::getsockname(&socket.fd).ok();
+        let named = net::getsockname(socket).ok();
         named.and_then(|address| address.try_into().ok()).unwrap_or(self.address)
     }
 
@@ -237,7 +262,7 @@ impl Listener {
     ///
     /// # Errors
     /// What accept(2) says.
-    pub async fn accept(&mut self) -> io::Result<(Socket, SocketAddr)> {
+    pub async fn accept(&mut self) -> io::Result<(OwnedFd, SocketAddr)> {
         if self.registration.is_none() {
             self.registration = Some(self.reactor.register_listener(&self.socket)?);
         }
@@ -262,11 +287,11 @@ impl Listener {
     ///
     /// # Errors
     /// What accept(2) says; would block, if nobody waits.
-    pub fn accept_waiting(&self) -> io::Result<(Socket, SocketAddr)> {
+    pub fn accept_waiting(&self) -> io::Result<(OwnedFd, SocketAddr)> {
         let (fd, address) = net::acceptfrom_with(&self.socket, FLAGS)?;
         let address = address.and_then(|address| SocketAddr::try_from(address).ok());
         let address = address.ok_or(io::ErrorKind::InvalidData)?;
-        Ok((Socket::adopt(&self.reactor, fd)?, address))
+        Ok((fd, address))
     }
 
     /// Does not look at the queue until [`Listener::accept`] is called again: being told of

@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ type Task = LocalBoxFuture<'static, ()>;
 #[derive(Clone, Default)]
 pub struct Spawner {
     fresh: Rc<RefCell<Vec<Task>>>,
+    /// How many tasks there are beside those, as others may see it.
+    load: Arc<AtomicUsize>,
 }
 
 impl std::fmt::Debug for Spawner {
@@ -43,14 +45,38 @@ impl Spawner {
         let task = AssertUnwindSafe(task).catch_unwind().map(drop);
         self.fresh.borrow_mut().push(task.boxed_local());
     }
+
+    /// How many tasks there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.load.load(Ordering::Relaxed) + self.fresh.borrow().len()
+    }
+
+    /// How many tasks there were at the end of the worker's last turn, for other threads to see.
+    #[must_use]
+    pub fn load(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.load)
+    }
 }
 
 /// Ends the waiting of a worker, from whichever thread.
 #[derive(Debug)]
-struct Alarm {
+pub(super) struct Alarm {
     event: OwnedFd,
     is_raised: AtomicBool,
     is_parked: AtomicBool,
+}
+
+impl Alarm {
+    /// One that ends the waiting of this reactor.
+    ///
+    /// # Errors
+    /// The kernel gives no event descriptor.
+    pub(super) fn of(reactor: &Reactor) -> io::Result<Self> {
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        reactor.register_alarm(&event)?;
+        Ok(Self { event, is_raised: AtomicBool::new(false), is_parked: AtomicBool::new(false) })
+    }
 }
 
 impl Wake for Alarm {
@@ -71,18 +97,15 @@ impl Wake for Alarm {
 /// then.
 ///
 /// # Errors
-/// The kernel gives no event descriptor, or waiting for events failed.
+/// Waiting for events failed.
 pub(super) fn run<T: 'static>(
     reactor: &Reactor,
     deadlines: &Deadlines,
     spawner: &Spawner,
+    alarm: &Arc<Alarm>,
     main: impl Future<Output = T> + 'static,
 ) -> io::Result<T> {
-    let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-    reactor.register_alarm(&event)?;
-    let (is_raised, is_parked) = (AtomicBool::new(false), AtomicBool::new(false));
-    let alarm = Arc::new(Alarm { event, is_raised, is_parked });
-    let waker = Waker::from(Arc::clone(&alarm));
+    let waker = Waker::from(Arc::clone(alarm));
     let mut cx = Context::from_waker(&waker);
 
     let result = Rc::new(Cell::new(None));
@@ -104,6 +127,7 @@ pub(super) fn run<T: 'static>(
                 break;
             }
         }
+        spawner.load.store(tasks.len(), Ordering::Relaxed);
         let mut longest = deadlines.next(Instant::now());
         alarm.is_parked.store(true, Ordering::SeqCst);
         if alarm.is_raised.load(Ordering::SeqCst) {

@@ -1,6 +1,7 @@
 //! Carrying bytes both ways until both sides have finished.
 
 pub mod buffer;
-pub mod copy;
+mod direction;
 pub mod idle;
 pub mod pipes;
+pub mod pump;

@@ -126,6 +126,7 @@ mod tests {
         let time = "2026-01-01T00:00:00Z".parse().unwrap();
         let mut record = Record::new(time, u64::MAX, address, address);
         record.outcome = Outcome::BackendClosedEarly;
+        record.store_revision = Some(7);
         record.alpn = Alpn::from_names(vec![&[0_u8; 255][..]; 250]);
         record.sni = format!("{0}.{0}.{0}.test", "x".repeat(63)).parse().ok();
         (record.route, record.app) = (Some("r".repeat(100_000).into()), Some("a".into()));
@@ -136,5 +137,6 @@ mod tests {
         let text = String::from_utf8(entry).unwrap();
         assert!(text.contains("\nPRIORITY=4\n"), "{text}");
         assert!(text.contains("\nMSE_PROXY_OUTCOME=backend_closed_early\n"), "{text}");
+        assert!(text.contains("\nMSE_PROXY_STORE_REVISION=7\n"), "{text}");
     }
 }

@@ -73,6 +73,8 @@ pub struct Facts {
     pub sources: Vec<SourceFacts>,
     /// How many sessions are open.
     pub sessions_open: usize,
+    /// How many each worker has, refused ones that linger included.
+    pub worker_sessions: Vec<usize>,
     /// How many there may be.
     pub sessions_limit: usize,
     /// How many of the open ones have not shown a name.
@@ -92,6 +94,10 @@ pub struct SourceFacts {
     pub has_fault: bool,
     /// When it last told a set without a fault, if it ever did.
     pub last_success: Option<Timestamp>,
+    /// How many of its routes others keep out.
+    pub conflicts: usize,
+    /// If it is a store: the newest transaction that it told.
+    pub revision: Option<u64>,
 }
 
 /// Sums over all workers since the start.
@@ -187,6 +193,8 @@ impl Metrics {
             let count = sheets.iter().map(|sheet| sheet.accept_failures(kind)).sum();
             (vec![("kind", kind.word())], amount(count))
         });
+        let workers: Vec<_> = (0..facts.worker_sessions.len()).map(|n| n.to_string()).collect();
+        let of_workers = workers.iter().zip(&facts.worker_sessions);
         let mut families = vec![
             counter(
                 "mse_proxy_sessions_total",
@@ -197,6 +205,11 @@ impl Metrics {
                 "mse_proxy_sessions_open",
                 "Sessions that are open now.",
                 [(vec![], size(facts.sessions_open))],
+            ),
+            gauge(
+                "mse_proxy_worker_sessions_open",
+                "Open sessions of each worker, refused ones that linger included.",
+                of_workers.map(|(worker, open)| (vec![("worker", worker.as_str())], size(*open))),
             ),
             gauge(
                 "mse_proxy_sessions_limit",
@@ -289,6 +302,16 @@ fn of_table(facts: &Facts) -> Vec<MetricFamily> {
             "mse_proxy_source_last_success_timestamp_seconds",
             "When a source of routes last told a set without a fault; 0 is never.",
             by_source(|source| source.last_success.map_or(0.0, family::unix)),
+        ),
+        gauge(
+            "mse_proxy_source_conflicts",
+            "Routes of a source that are left out because others claim the same.",
+            by_source(|source| size(source.conflicts)),
+        ),
+        gauge(
+            "mse_proxy_source_revision",
+            "The newest transaction that a source of routes has told; 0 if it counts none.",
+            by_source(|source| amount(source.revision.unwrap_or(0))),
         ),
     ]
 }

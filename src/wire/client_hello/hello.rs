@@ -21,7 +21,7 @@ pub struct ClientHello {
 
 /// The protocols of an ALPN extension, in their wire form: one length byte before each.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Alpn(pub(super) Vec<u8>);
+pub struct Alpn(pub(super) Box<[u8]>);
 
 impl Alpn {
     /// Builds a list from names; those that are empty or over 255 bytes cannot stand in it.
@@ -33,12 +33,12 @@ impl Alpn {
                 wire.extend_from_slice(name);
             }
         }
-        Self(wire)
+        Self(wire.into())
     }
 
     /// The names, in order.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let mut rest = self.0.as_slice();
+        let mut rest = &*self.0;
         std::iter::from_fn(move || {
             let (&length, tail) = rest.split_first()?;
             let (name, tail) = tail.split_at_checked(usize::from(length))?;
@@ -59,7 +59,7 @@ impl Alpn {
             }
             end = next;
         }
-        Self(self.0.get(..end).unwrap_or_default().to_vec())
+        Self(self.0.get(..end).unwrap_or_default().into())
     }
 
     /// Whether nothing was offered.

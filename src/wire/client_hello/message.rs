@@ -118,7 +118,7 @@ impl Message {
     pub(super) fn finish(&mut self, wire_size: usize) -> ClientHello {
         ClientHello {
             sni: self.sni.take(),
-            alpn: Alpn(self.alpn.take().unwrap_or_default()),
+            alpn: Alpn(self.alpn.take().unwrap_or_default().into()),
             ech: self.ech,
             size: self.size,
             wire_size,

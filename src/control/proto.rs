@@ -1,0 +1,14 @@
+//! `route.proto` as Rust: messages, service and client as they are generated.
+//!
+//! Their reference is the comments of the `.proto` itself.
+
+#![allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "generated"
+)]
+
+tonic::include_proto!("mse.proxy.v1");

@@ -1,0 +1,168 @@
+//! A route as text of a routes file: the one way to write what `source::document` reads.
+//!
+//! One route has one text: keys in the order of the documentation, those that say nothing left out,
+//! names as they are stored (A-labels). Whoever reads it gets an equal route.
+
+use std::fmt::{Display, Write as _};
+use std::time::Duration;
+
+use crate::hostname::Pattern;
+use crate::routing::route::{Lifetime, Mode, Route, Terms};
+use crate::units::Period;
+
+/// Writes a route, with its `[[route]]` line.
+#[must_use]
+pub fn write(route: &Route) -> String {
+    let mut text = String::from("[[route]]\n");
+    // Every term is named here, so that a new one cannot be forgotten.
+    let Terms { lifetime, app, mode, alpn, refusal, max_connections } = route.terms();
+    let Lifetime { not_before, expires_at, grace } = lifetime;
+    let mut line = |key: &str, value: &dyn Display| {
+        let _ = writeln!(text, "{key} = {value}");
+    };
+    line("hosts", &list(route.hosts.iter()));
+    line("backends", &list(route.backends.iter()));
+    if let Some(end) = expires_at {
+        line("expires_at", &end);
+    }
+    if let Some(start) = not_before {
+        line("not_before", &start);
+    }
+    if let Ok(grace) = Duration::try_from(grace)
+        && !grace.is_zero()
+    {
+        line("grace", &quoted(&Period(grace).to_string()));
+    }
+    if route.hosts.first().map(Pattern::to_string).as_deref() != Some(&*route.id) {
+        line("id", &quoted(&route.id));
+    }
+    if let Some(app) = app {
+        line("app", &quoted(&app));
+    }
+    match mode {
+        Mode::Passthrough => {}
+    }
+    if !alpn.is_empty() {
+        line("alpn", &list(alpn.iter().map(|name| String::from_utf8_lossy(name))));
+    }
+    if let Some(refusal) = refusal {
+        line("refusal", &quoted(refusal.word()));
+    }
+    if max_connections > 0 {
+        line("max_connections", &max_connections);
+    }
+    text
+}
+
+fn list(items: impl Iterator<Item = impl Display>) -> String {
+    let items: Vec<_> = items.map(|item| quoted(&item.to_string())).collect();
+    format!("[{}]", items.join(", "))
+}
+
+/// A basic string of TOML.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for letter in text.chars() {
+        match letter {
+            '"' | '\\' => quoted.extend(['\\', letter]),
+            _ if letter.is_control() => {
+                let _ = write!(quoted, "\\u{:04x}", u32::from(letter));
+            }
+            _ => quoted.push(letter),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::source::document;
+    use crate::wire::alert::Answer;
+    use jiff::SignedDuration;
+    use proptest::prelude::*;
+
+    #[test]
+    fn every_key_is_written_as_the_documentation_has_it() {
+        let text = r#"[[route]]
+hosts = ["shop.example.com", "*.shop.example.com", "**.xn--bcher-kva.example"]
+backends = ["10.1.2.3:27283", "[2001:db8::1]:443", "app.internal:8443", "unix:/run/a \"b\".sock"]
+expires_at = 2026-12-24T00:00:00.5Z
+not_before = 2026-11-24T00:00:00Z
+grace = "1h 30m"
+id = "shop"
+app = "project/n\\ame"
+alpn = ["acme-tls/1", "h2"]
+refusal = "close_notify"
+max_connections = 1000
+"#;
+        let route = document::route(&"r.toml".into(), text).unwrap();
+        assert_eq!(write(&route), text);
+        let plain = "[[route]]\nhosts = [\"*.a.test\"]\nbackends = [\"10.0.0.1:1\"]\n";
+        let route = document::route(&"r.toml".into(), plain).unwrap();
+        assert_eq!((write(&route), &*route.id), (plain.to_owned(), "*.a.test"));
+    }
+
+    fn instant() -> impl Strategy<Value = Timestamp> {
+        // Years 1 to 9999.
+        let second = -62_135_596_800..253_402_207_199_i64;
+        (second, 0..1_000_000_000_i32).prop_map(|(second, nanosecond)| {
+            Timestamp::from_second(second).unwrap() + SignedDuration::from_nanos(nanosecond.into())
+        })
+    }
+
+    fn label() -> impl Strategy<Value = String> {
+        "[\\PC]{1,20}".prop_filter("printable", |text| !text.contains(char::is_control))
+    }
+
+    prop_compose! {
+        fn route()(
+            hosts in proptest::collection::btree_set("(\\*\\.|\\*\\*\\.)?[a-z0-9]{1,9}\\.test", 1..4),
+            backends in proptest::collection::vec(
+                "10\\.0\\.0\\.[1-9]:[1-9][0-9]{0,3}|unix:/[ -~]{0,20}|[a-z]{3}\\.test:1", 1..3),
+            starts_in in proptest::option::of(instant()),
+            lasts in proptest::option::of(1..1_000_000_000_i64),
+            grace in prop_oneof![Just(0_i64), 0..10_000_000_000_000_i64],
+            id in proptest::option::of(label()),
+            app in proptest::option::of(label()),
+            alpn in proptest::collection::vec("[\\PC]{1,9}", 0..3),
+            refusal in proptest::option::of(0..3_usize),
+            max_connections in prop_oneof![Just(0), any::<u32>()],
+        ) -> Route {
+            let hosts: Vec<Pattern> = hosts.iter().map(|host| host.parse().unwrap()).collect();
+            let id = id.unwrap_or_else(|| hosts[0].to_string());
+            let backends: Vec<_> = backends.iter().map(|one| one.parse().unwrap()).collect();
+            let end = |lasts| {
+                let from = starts_in.unwrap_or(Timestamp::UNIX_EPOCH);
+                from.checked_add(SignedDuration::from_secs(lasts)).ok()
+            };
+            let lifetime = Lifetime {
+                not_before: starts_in,
+                expires_at: lasts.and_then(end),
+                grace: SignedDuration::from_millis(grace),
+            };
+            let refusal = refusal.and_then(|at| Answer::from_word(Answer::WORDS[at]));
+            let alpn = alpn.iter().map(|name| Box::from(name.as_bytes())).collect();
+            let terms = Terms {
+                lifetime, app: app.map(Into::into), alpn, refusal, max_connections, ..Terms::default()
+            };
+            Route::new(id.into(), hosts, backends, terms)
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_written_is_read_as_the_same_route(route in route()) {
+            let text = write(&route);
+            let read = document::route(&"r.toml".into(), &text);
+            let read = read.map_err(|faults| TestCaseError::fail(format!("{faults:?}\n{text}")))?;
+            prop_assert_eq!(&*read, &route, "{}", text);
+            prop_assert_eq!(write(&read), text);
+        }
+    }
+}

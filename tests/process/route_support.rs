@@ -1,0 +1,182 @@
+//! A proxy that serves and is asked by commands, both as the real binary.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::Receiver;
+
+use serde_json::Value;
+
+use crate::support::{Daemon, PATIENCE, command, lines, serving, text};
+
+/// A proxy with a socket of its own for commands.
+pub(crate) struct Controlled {
+    pub(crate) daemon: Daemon,
+    folder: tempfile::TempDir,
+}
+
+impl Controlled {
+    /// Serves these routes from a file, and keeps none of its own.
+    pub(crate) fn serve(routes: &str) -> Self {
+        Self::with(routes, &[])
+    }
+
+    /// The same with a store.
+    pub(crate) fn storing(routes: &str) -> Self {
+        Self::storing_so(routes, &[])
+    }
+
+    /// No routes from a file, and a store with further settings.
+    pub(crate) fn storing_with(variables: &[(&str, &str)]) -> Self {
+        Self::storing_so("", variables)
+    }
+
+    fn storing_so(routes: &str, variables: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("routes.redb").display().to_string();
+        let all = [&[("MSE_PROXY_STORE_PATH", &*store)], variables].concat();
+        Self::start(folder, routes, &all)
+    }
+
+    pub(crate) fn with(routes: &str, variables: &[(&str, &str)]) -> Self {
+        Self::start(tempfile::tempdir().unwrap(), routes, variables)
+    }
+
+    fn start(folder: tempfile::TempDir, routes: &str, variables: &[(&str, &str)]) -> Self {
+        let (file, socket) = (folder.path().join("routes.toml"), folder.path().join("admin.sock"));
+        std::fs::write(&file, routes).unwrap();
+        let mut command = serving(&file);
+        command.env("MSE_PROXY_ADMIN_GRPC", format!("unix:{}", socket.display()));
+        command.envs(variables.iter().copied());
+        Self { daemon: Daemon::start(command), folder }
+    }
+
+    /// The same proxy again, after it was ended.
+    pub(crate) fn restart(&mut self) {
+        let mut command = serving(&self.path("routes.toml"));
+        command.env("MSE_PROXY_ADMIN_GRPC", format!("unix:{}", self.socket().display()));
+        command.env("MSE_PROXY_STORE_PATH", self.path("routes.redb"));
+        self.daemon = Daemon::start(command);
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.path("admin.sock")
+    }
+
+    /// A file of this text in the proxy's folder.
+    pub(crate) fn file(&self, name: &str, content: &str) -> String {
+        std::fs::write(self.path(name), content).unwrap();
+        self.path(name).display().to_string()
+    }
+
+    /// A command that asks this proxy.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = command();
+        command.env("MSE_PROXY_ADMIN", format!("unix:{}", self.socket().display()));
+        command.args(arguments);
+        command
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// What a command that must succeed prints.
+    pub(crate) fn told(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let (told, words) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {told}{words}");
+        told
+    }
+
+    /// The same for programs.
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        let told = self.told(&[&["--format", "json"], arguments].concat());
+        serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error}: {told}"))
+    }
+
+    /// What a command that must be refused says.
+    pub(crate) fn refused(&self, arguments: &[&str], status: i32) -> String {
+        let output = self.run(arguments);
+        let words = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {words}");
+        words
+    }
+}
+
+/// A command that goes on for as long as it is let.
+pub(crate) struct Following {
+    child: Child,
+    pub(crate) told: Receiver<String>,
+    pub(crate) words: Receiver<String>,
+}
+
+impl Following {
+    pub(crate) fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let told = lines(child.stdout.take().unwrap(), Some);
+        let words = lines(child.stderr.take().unwrap(), Some);
+        Self { child, told, words }
+    }
+
+    pub(crate) fn next(&self) -> String {
+        self.told.recv_timeout(PATIENCE).unwrap()
+    }
+
+    pub(crate) fn next_json(&self) -> Value {
+        serde_json::from_str(&self.next()).unwrap()
+    }
+
+    pub(crate) fn next_word(&self) -> String {
+        self.words.recv_timeout(PATIENCE).unwrap()
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a command shows on a terminal of so many columns, and how it ends; `typed` is what somebody
+/// types there.
+pub(crate) fn on_terminal(command: &Command, columns: u16, typed: &str) -> (String, i32) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/process/on_terminal.py");
+    let mut python = Command::new("python3");
+    python.arg(script).arg(columns.to_string()).arg(typed);
+    python.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => python.env(name, value),
+            None => python.env_remove(name),
+        };
+    }
+    let output = python.env("TERM", "xterm").env_remove("NO_COLOR").output().unwrap();
+    let shown = text(&output.stdout);
+    (shown.replace("\r\n", "\n"), output.status.code().unwrap())
+}
+
+/// Without colours and what else steers a terminal.
+pub(crate) fn plain(shown: &str) -> String {
+    let mut text = String::new();
+    let mut letters = shown.chars();
+    while let Some(letter) = letters.next() {
+        if letter == '\u{1b}' {
+            letters.by_ref().take_while(|letter| !letter.is_ascii_alphabetic()).for_each(drop);
+        } else {
+            text.push(letter);
+        }
+    }
+    text
+}
+
+/// The Python that has a gRPC client of its own; `tests/run` makes it.
+pub(crate) fn python() -> PathBuf {
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python-venv/bin/python");
+    assert!(python.exists(), "{} is missing: run tests/run once", python.display());
+    python
+}
