@@ -22,6 +22,7 @@ pub mod project;
 pub mod reach;
 pub mod record;
 pub mod refusal;
+pub mod routed;
 pub mod verify;
 pub mod wish;
 pub mod written;

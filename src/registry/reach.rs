@@ -7,6 +7,7 @@
 use crate::registry::app::{App, AppHost, Role};
 use crate::registry::domain::{Domain, Gate};
 use crate::registry::project::Project;
+use crate::routing::route::Hold;
 
 /// A hostname that an app claims.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,15 +18,6 @@ pub struct Claimed<'a> {
     pub host: &'a AppHost,
     /// Why nothing is forwarded, if nothing is.
     pub hold: Option<Hold>,
-}
-
-/// Why nothing is forwarded to a hostname that is claimed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hold {
-    /// Its project is suspended, or its domain led elsewhere for too long.
-    Suspended,
-    /// Nobody has seen its domain lead here yet.
-    DomainPending,
 }
 
 /// The hostnames that an app claims in the phase that is noted of it. `project` and `domain` are
@@ -48,12 +40,22 @@ pub fn claimed<'a>(
     })
 }
 
+/// The hostnames that an app which was ended still has: nobody else gets its generated names, and its
+/// own domain is its own until somebody else has it.
+pub fn left<'a>(app: &'a App, domain: Option<&'a Domain>) -> impl Iterator<Item = &'a AppHost> {
+    let is_over = !app.phase.is_active();
+    app.hosts.iter().filter(move |host| {
+        is_over && (host.role != Role::Custom || domain.is_some_and(|one| is_own(app, host, one)))
+    })
+}
+
+fn is_own(app: &App, host: &AppHost, domain: &Domain) -> bool {
+    domain.host == host.host && domain.project == app.project && domain.app == app.name
+}
+
 /// What holds an owner's domain back. A domain that is not this app's is not open for it.
 fn gate(app: &App, host: &AppHost, domain: Option<&Domain>) -> Option<Hold> {
-    let is_own = |domain: &&Domain| {
-        domain.host == host.host && domain.project == app.project && domain.app == app.name
-    };
-    match domain.filter(is_own).map(|domain| domain.gate) {
+    match domain.filter(|domain| is_own(app, host, domain)).map(|domain| domain.gate) {
         Some(Gate::Open) => None,
         Some(Gate::Suspended) => Some(Hold::Suspended),
         Some(Gate::Pending) | None => Some(Hold::DomainPending),

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::control::{self, write};
 use crate::reconcile::{Reconciler, Report};
 use crate::server::StartError;
+use crate::source::apps::Apps;
 use crate::source::file::{self, Reload};
 use crate::source::stored::{Handle, Stored};
 use crate::source::{RouteSet, Source};
@@ -50,6 +51,8 @@ pub(super) async fn supply(
         let (source, handle) = Stored::new(store);
         sources += 1;
         control.spawn(source.run(sets.clone()));
+        sources += 1;
+        control.spawn(Apps::new(Arc::clone(handle.store())).run(sets.clone()));
         (handle, rules(config))
     });
     let file = file::Watched::new(&config.routes.source(), reload.clone(), Arc::clone(clock));

@@ -329,6 +329,9 @@ pub enum FaultKind {
         /// How many of its routes stay.
         kept: usize,
     },
+    /// A record of the store that is none.
+    #[error("this record cannot be read: {}; it is left out", Shown(_0))]
+    Record(String),
     /// A set in which no route is good, after one that had some.
     #[error("not one route is good{}", Kept(*kept))]
     NoneGood {

@@ -3,6 +3,7 @@
 //! A [`Source`] tells whole sets, never deltas: whatever it said before is replaced by what it
 //! says now. It knows no table and no other source.
 
+pub mod apps;
 mod crew;
 pub mod document;
 pub mod fault;
@@ -17,6 +18,7 @@ mod sheet;
 mod shelf;
 pub mod stored;
 mod tell;
+mod teller;
 pub mod values;
 mod watch;
 

@@ -9,4 +9,5 @@
 )]
 
 mod life;
+mod routed;
 mod support;

@@ -14,7 +14,7 @@ use mse_proxy::registrar::{Application, Registrar};
 use mse_proxy::registry::names::ProjectName;
 use mse_proxy::resolve::records::{Answer as Records_, Records};
 use mse_proxy::store::{
-    Answer, Committed, Entry, Error, Range, Revision, Store, Transaction, Watch,
+    Answer, Committed, Entry, Error, Range, Revision, Shared, Store, Transaction, Watch,
 };
 use rcgen::{CertificateParams, DnType, KeyPair, date_time_ymd};
 
@@ -116,9 +116,14 @@ pub(crate) struct Fleet {
 
 /// A fleet that knows the project `default`, with so much hardware of one kind.
 pub(crate) async fn fleet(booked: u32) -> Fleet {
-    let (store, dns): (Arc<Memory>, Fixed) = Default::default();
+    fleet_on(Arc::new(Memory::default()), booked).await
+}
+
+/// The same on a store of the test's own.
+pub(crate) async fn fleet_on(store: Shared, booked: u32) -> Fleet {
+    let dns = Fixed::default();
     let registrar = || {
-        let store = Arc::clone(&store) as Arc<dyn Store>;
+        let store = Arc::clone(&store);
         let platform = Settings { allow_wildcard_domains: true, ..Settings::default() };
         Arc::new(Registrar::new(store, dns.clone(), platform, Roots::default()))
     };
