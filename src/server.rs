@@ -171,7 +171,7 @@ pub async fn start_on(
         config.routes.precedence.clone(),
     );
     let mut reports = reconciler.reports();
-    let Supply { sources, reload, store } =
+    let Supply { sources, reload, store, registrar } =
         supply(reconciler, config, &clock, fixed, store, &mut control).await;
     let policy = Policy { on_remove: config.routes.on_remove, drain: config.drain.timeout.0 };
     control.spawn(retire(Arc::clone(&ledger), table.clone(), Arc::clone(&clock), policy));
@@ -196,7 +196,8 @@ pub async fn start_on(
     });
     let admin = admin_door.map(|door| door.serve(Arc::clone(&eyes))).transpose();
     let admin = admin.map_err(StartError::Thread)?;
-    let subject = control::Subject { eyes, on_remove: config.routes.on_remove, store };
+    let on_remove = config.routes.on_remove;
+    let subject = control::Subject { eyes, on_remove, store, registrar };
     let grpc = control_door.map(|door| door.serve(subject)).transpose();
     let grpc = grpc.map_err(StartError::Thread)?;
     wait_for_sources(&mut reports, sources).await;

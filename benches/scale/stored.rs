@@ -53,13 +53,13 @@ pub(crate) fn run(setup: &Setup, routes: u64) {
     let load = Load::start(proxy.address, routes);
     let (cpu, tables, began) = (proxy.cpu(), proxy.tables(), Instant::now());
     std::thread::sleep(CHANGES.try_into().map(|changes: u32| EVERY * changes).unwrap());
-    let idle = share(proxy.cpu() - cpu, began.elapsed());
+    let idle = share(proxy.cpu().saturating_sub(cpu), began.elapsed());
     let (cpu, began) = (proxy.cpu(), Instant::now());
     let client = Client::new(Dialer::new(Admin::Unix(socket), None));
     let (mut answered, mut in_force) =
         runtime.block_on(change(&client, proxy.address, routes, new));
     let took = began.elapsed();
-    let busy = share(proxy.cpu() - cpu, took);
+    let busy = share(proxy.cpu().saturating_sub(cpu), took);
     let tables = proxy.tables() - tables;
     let (made, failed) = load.stop();
     println!(

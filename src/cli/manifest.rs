@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 
 use super::report::Finding;
 use crate::admission::Settings;
-use crate::admission::certificate::{Chain, Roots, match_key};
+use crate::admission::certificate::{Chain, KeyFinding, Roots, match_key};
 use crate::admission::evidence::{
     DomainEvidence, Evidence, FileFact, Found, Lookup, LookupEnd, Tokens,
 };
-use crate::admission::manifest::{self, FaultKind, MAX_TEXT, Manifest, Places};
+use crate::admission::manifest::{self, FaultKind, MAX_TEXT, Manifest, Places, Reading};
 use crate::admission::refusal::Refusal;
 use crate::admission::rules::{Open, Terms, Verdict, Wish, judge, judge_files};
 use crate::clock::Timestamp;
@@ -57,11 +57,7 @@ pub(super) fn check(path: &Path, platform: &Settings, with_dns: bool, now: Times
         ..Judged::default()
     };
     let folder = path.parent().unwrap_or(Path::new(""));
-    let files = reading.paths.iter().map(|(key, path)| {
-        let path = folder.join(path);
-        FileFact { key, found: look(&path), path }
-    });
-    let files: Vec<_> = files.collect();
+    let files = facts(&reading, folder);
     if let Some(manifest) = &reading.manifest {
         let mut evidence = gather(manifest, folder);
         evidence.files = Some(files);
@@ -76,6 +72,52 @@ pub(super) fn check(path: &Path, platform: &Settings, with_dns: bool, now: Times
         judged.faults.extend(refusals.iter().map(|one| told(one, &reading.places, &source)));
     }
     judged
+}
+
+/// A manifest as it is sent to a proxy, with what only its owner's side can find out.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) text: String,
+    /// The chain of the owner's certificate, leaf first; nothing else that is in its file.
+    pub(super) certificate: Vec<Vec<u8>>,
+    /// Whether the owner's key fits it. The key itself is forgotten here.
+    pub(super) key: Option<KeyFinding>,
+}
+
+/// Reads a manifest and the files that it names.
+///
+/// # Errors
+/// All that is wrong with the text, its files, or the certificate as such.
+pub(super) fn load(path: &Path, now: Timestamp) -> Result<Loaded, Vec<Finding>> {
+    let source: Arc<str> = path.display().to_string().into();
+    let text = text_of(path)
+        .map_err(|message| vec![Finding { place: Place::of_source(&source), message }])?;
+    let reading = manifest::read(&source, &text, now);
+    let mut faults: Vec<Finding> =
+        reading.faults.iter().map(|fault| finding(fault.place.clone(), &fault.kind)).collect();
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let refusals = judge_files(&facts(&reading, folder));
+    faults.extend(refusals.iter().map(|one| told(one, &reading.places, &source)));
+    let evidence = reading.manifest.as_ref().map(|manifest| gather(manifest, folder));
+    let Evidence { certificate, key, .. } = evidence.unwrap_or_default();
+    let certificate = match certificate {
+        None => Vec::new(),
+        Some(Ok(chain)) => chain.all().map(|one| one.der.clone()).collect(),
+        Some(Err(why)) => {
+            faults.push(told(&Refusal::NoChain(why), &reading.places, &source));
+            Vec::new()
+        }
+    };
+    if faults.is_empty() { Ok(Loaded { text, certificate, key }) } else { Err(faults) }
+}
+
+/// What is where a manifest says.
+fn facts(reading: &Reading, folder: &Path) -> Vec<FileFact> {
+    let files = reading.paths.iter().map(|(key, path)| {
+        let path = folder.join(path);
+        FileFact { key, found: look(&path), path }
+    });
+    files.collect()
 }
 
 /// A reason against the app, at the place of its key.

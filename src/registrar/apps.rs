@@ -5,8 +5,10 @@ use crate::clock::Timestamp;
 use crate::endpoint::Endpoint;
 use crate::registry::app::{App, Phase};
 use crate::registry::changes::{Tenure, proceed};
+use crate::registry::domain::Domain;
 use crate::registry::names::{AppName, ProjectName};
-use crate::registry::record::{self, Held, app_key, apps_of};
+use crate::registry::project::Project;
+use crate::registry::record::{self, APPS, Held, app_key, apps_of, project_key};
 use crate::resolve::records::Records;
 
 impl<D: Records> Registrar<D> {
@@ -18,13 +20,24 @@ impl<D: Records> Registrar<D> {
         Ok(self.app_held(project, name).await?.record)
     }
 
-    /// The last deployments of all names of a project.
+    /// The last deployments of all names, of one project or of all.
     ///
     /// # Errors
     /// The store.
-    pub async fn apps(&self, project: &ProjectName) -> Result<Vec<App>, Error> {
-        let all: Vec<Held<App>> = self.all(&apps_of(project)).await?;
+    pub async fn apps(&self, project: Option<&ProjectName>) -> Result<Vec<App>, Error> {
+        let prefix = project.map_or_else(|| APPS.to_owned(), apps_of);
+        let all: Vec<Held<App>> = self.all(&prefix).await?;
         Ok(all.into_iter().map(|held| held.record).collect())
+    }
+
+    /// What is stored of an app's project and of its own domain.
+    ///
+    /// # Errors
+    /// The store.
+    pub async fn around(&self, app: &App) -> Result<(Option<Project>, Option<Domain>), Error> {
+        let project: Option<Held<Project>> = self.read(&project_key(&app.project)).await?;
+        let domain = self.domain_of(app).await?;
+        Ok((project.map(|held| held.record), domain.map(|held| held.record)))
     }
 
     /// Notes that an app has gone on in its life, and where it is if that is known by now.

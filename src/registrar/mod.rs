@@ -6,6 +6,7 @@
 
 mod apps;
 mod deploy;
+mod domains;
 mod projects;
 mod upkeep;
 
@@ -22,6 +23,7 @@ use crate::resolve::records::Records;
 use crate::store::{self, Committed, Shared, Transaction};
 
 pub use deploy::{Application, Decision};
+pub use domains::Check;
 pub use upkeep::Event;
 
 /// How often a call begins anew because others were faster. Each time one of them has succeeded, so
@@ -60,6 +62,9 @@ pub enum Error {
         /// The app.
         name: AppName,
     },
+    /// There is no such domain.
+    #[error("no app has or had the domain `{0}`")]
+    NoDomain(Pattern),
     /// A life does not go that way.
     #[error(transparent)]
     Phase(#[from] PhaseError),

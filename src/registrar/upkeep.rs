@@ -4,7 +4,6 @@
 //! the record changed. Nothing depends on its being done in time: ends hold by themselves.
 
 use super::{Error, Registrar, TRIES};
-use crate::admission::dns::seen;
 use crate::clock::Timestamp;
 use crate::hostname::Pattern;
 use crate::registry::app::{App, Phase};
@@ -116,24 +115,10 @@ impl<D: Records> Registrar<D> {
     /// # Errors
     /// The store; the rest is done the next time.
     pub async fn check_domains(&self, now: Timestamp) -> Result<Vec<Event>, Error> {
-        let quarantine = jiff::SignedDuration::ZERO;
         let mut events = Vec::new();
         for held in self.all::<Domain>(DOMAINS).await? {
-            if held.record.claim(quarantine, now) != Claim::Live {
-                continue;
-            }
-            let evidence = self.asked(&held.record.host).await;
-            let token = if self.platform.require_ownership {
-                Some(self.project_held(&held.record.project).await?.record.token)
-            } else {
-                None
-            };
-            let (next, gate) = held.record.clone().observe(seen(&evidence, token.as_deref()));
-            let Some(transaction) = changes::observe(&held, &next) else { continue };
-            // Whoever changed it meanwhile knew more.
-            if let (Committed::Done(_), Some(gate)) = (self.store.commit(transaction).await?, gate)
-            {
-                events.push(Event::Gate { domain: next.host, gate });
+            if held.record.claim(jiff::SignedDuration::ZERO, now) == Claim::Live {
+                events.extend(self.look(held, now).await?.event);
             }
         }
         Ok(events)

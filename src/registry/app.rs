@@ -158,6 +158,17 @@ pub enum Role {
 }
 
 impl Role {
+    /// Its word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::Configuration => "configuration",
+            Self::Custom => "custom",
+            Self::Terminated => "terminated",
+        }
+    }
+
     /// Whether a hostname of this role may be reached in a phase.
     #[must_use]
     pub const fn is_valid_in(self, phase: Phase) -> bool {

@@ -49,6 +49,18 @@ pub enum Gate {
     Suspended,
 }
 
+impl Gate {
+    /// Its word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Open => "open",
+            Self::Suspended => "suspended",
+        }
+    }
+}
+
 /// What a check found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
@@ -58,6 +70,18 @@ pub enum Seen {
     Elsewhere,
     /// Nothing: DNS did not answer.
     Nothing,
+}
+
+impl Seen {
+    /// Its word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Here => "here",
+            Self::Elsewhere => "elsewhere",
+            Self::Nothing => "nothing",
+        }
+    }
 }
 
 /// Who has a claim to a domain at an instant.

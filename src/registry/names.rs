@@ -107,6 +107,12 @@ name! {
 pub const FREE_HARDWARE: &str = "4g-eu-001";
 
 impl HardwareName {
+    /// What every project has one of, for nothing.
+    #[must_use]
+    pub fn free() -> Self {
+        Self(FREE_HARDWARE.into())
+    }
+
     /// Whether this is what every project has one of, for nothing.
     #[must_use]
     pub fn is_free(&self) -> bool {

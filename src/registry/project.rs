@@ -65,6 +65,17 @@ pub enum Cause {
     Operator,
 }
 
+impl Cause {
+    /// Its word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Unpaid => "unpaid",
+            Self::Operator => "operator",
+        }
+    }
+}
+
 /// What an unpaid project's clock says next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {

@@ -7,10 +7,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::warn;
 
+use crate::admission;
+use crate::admission::certificate::Roots;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{self, write};
 use crate::reconcile::{Reconciler, Report};
+use crate::registrar::Registrar;
+use crate::resolve::dns::Dns;
 use crate::server::StartError;
 use crate::source::apps::Apps;
 use crate::source::file::{self, Reload};
@@ -28,6 +32,8 @@ pub(super) struct Supply {
     pub(super) reload: Reload,
     /// Where routes are kept that can be changed, and by which rules.
     pub(super) store: Option<(Handle, write::Settings)>,
+    /// Who keeps apps and projects there.
+    pub(super) registrar: Option<Arc<Registrar<Dns>>>,
 }
 
 /// Starts the reconciler, and all that tells it routes.
@@ -55,6 +61,7 @@ pub(super) async fn supply(
         control.spawn(Apps::new(Arc::clone(handle.store())).run(sets.clone()));
         (handle, rules(config))
     });
+    let registrar = store.as_ref().and_then(|(handle, _)| registrar(handle, &config.platform));
     let file = file::Watched::new(&config.routes.source(), reload.clone(), Arc::clone(clock));
     if let Some(source) = file {
         sources += 1;
@@ -63,7 +70,18 @@ pub(super) async fn supply(
     if sources == 0 {
         warn!("no source of routes is configured (routes.path, store.path): every name is unknown");
     }
-    Supply { sources, reload, store }
+    Supply { sources, reload, store, registrar }
+}
+
+/// Who keeps apps and projects in a store; nobody, if DNS cannot be asked where their domains lead.
+fn registrar(store: &Handle, platform: &admission::Settings) -> Option<Arc<Registrar<Dns>>> {
+    let dns = Dns::new(&platform.resolvers).inspect_err(|error| {
+        warn!(%error, "apps cannot be deployed: name DNS servers (platform.resolvers)");
+    });
+    let roots = rustls_native_certs::load_native_certs().certs;
+    let roots = roots.iter().map(AsRef::as_ref).collect::<Roots>();
+    let store = Arc::clone(store.store());
+    Some(Arc::new(Registrar::new(store, dns.ok()?, platform.clone(), roots)))
 }
 
 /// What writes to the store are judged by.

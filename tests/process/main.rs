@@ -9,6 +9,7 @@
 
 mod access_log;
 mod admin_socket;
+mod apps;
 mod commands;
 mod daemon;
 mod endurance;

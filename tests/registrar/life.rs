@@ -48,7 +48,7 @@ async fn of_two_deployments_for_the_last_seat_exactly_one_wins() {
         let winner = won[0].app.as_ref().unwrap().name.clone();
         let refusal = Refusal::InUse { kind: KIND.parse().unwrap(), booked: 1, by: vec![winner] };
         assert_eq!(lost[0].verdict.refusals, [refusal], "it is told who was faster");
-        assert_eq!(fleet.one.apps(&default()).await.unwrap().len(), 1);
+        assert_eq!(fleet.one.apps(Some(&default())).await.unwrap().len(), 1);
     }
 }
 
@@ -62,7 +62,7 @@ async fn a_whole_life_from_a_manifest_to_a_tombstone_and_back() {
     fleet.dns.alias("shop.test", Some(PROXY));
     let dry = fleet.one.deploy(&application("shop", KIND, Some("shop.test")), true, at(0)).await;
     assert!(dry.unwrap().verdict.terms.is_some());
-    assert!(fleet.one.apps(&default()).await.unwrap().is_empty(), "a dry run writes nothing");
+    assert!(fleet.one.apps(Some(&default())).await.unwrap().is_empty(), "a dry run writes nothing");
 
     let app = deployed(&fleet, "shop", Some("shop.test"), 0).await.app.unwrap();
     assert_eq!((app.phase, reachable(&app, 0)), (Phase::Spawning, vec![]));
@@ -151,7 +151,7 @@ async fn dropped_hardware_stops_its_apps_in_parts() {
     let refused = fleet.one.drop_hardware(&default(), &kind, 71, at(80)).await;
     assert_eq!(refused, Err(Error::Hardware(fewer)), "and nothing is dropped");
     fleet.one.drop_hardware(&default(), &kind, 69, at(80)).await.unwrap();
-    let apps = fleet.one.apps(&default()).await.unwrap();
+    let apps = fleet.one.apps(Some(&default())).await.unwrap();
     let active: Vec<_> = apps.iter().filter(|app| app.phase.is_active()).collect();
     assert_eq!(active.len(), 1);
     assert_eq!(active[0].name.as_str(), "a0", "those who came last go first");

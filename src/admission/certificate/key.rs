@@ -22,6 +22,24 @@ pub enum KeyFinding {
     Unusable,
 }
 
+impl KeyFinding {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Matches, Self::Differs, Self::Encrypted, Self::Missing, Self::Unusable];
+
+    /// Its word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Matches => "matches",
+            Self::Differs => "differs",
+            Self::Encrypted => "encrypted",
+            Self::Missing => "missing",
+            Self::Unusable => "unusable",
+        }
+    }
+}
+
 /// Compares a private key in PEM with a certificate.
 #[must_use]
 pub fn match_key(pem: &[u8], certificate: &Certificate) -> KeyFinding {

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use serde_json::json;
 
-use super::progress::Progress;
+use crate::cli::progress::Progress;
 use crate::cli::remote::Remote;
 use crate::cli::report::print;
 use crate::cli::words::{clean, counted};
