@@ -5,6 +5,7 @@
 //! others. Workers start when all sources have told their routes, so that no client is refused
 //! for a table that is not there yet.
 
+mod rounds;
 mod supply;
 
 use std::io;
@@ -180,6 +181,10 @@ pub async fn start_on(
     control.spawn(async move { fresh.keep_fresh(all, SystemResolver).await });
     let limits = Arc::new(Limits::new(config.limits.clone()));
     let metrics = Arc::new(Metrics::new(&config.telemetry));
+    let registrar = registrar.map(|(registrar, initializing)| {
+        rounds::begin(&registrar, initializing, &clock, &metrics, &mut control);
+        registrar
+    });
     let (colleagues, loads) = colleagues(workers());
     let (readiness, in_life) = watch::channel(Readiness::Starting { sources });
     let eyes = Arc::new(Eyes {

@@ -18,6 +18,7 @@ use crate::clock::Timestamp;
 use crate::endpoint::Endpoint;
 use crate::hostname::{Hostname, Pattern};
 use crate::registry::app::{App, AppHost, CertificateOrigin, Phase, Role, generated};
+use crate::registry::digest::pin;
 use crate::registry::domain::{Claim, Gate};
 use crate::registry::project::{Project, Standing};
 
@@ -76,6 +77,8 @@ pub struct Terms {
     pub ends_at: Timestamp,
     /// The gate of its own domain, if it has one.
     pub gate: Option<Gate>,
+    /// The digest of its owner's certificate, if it has one.
+    pub leaf: Option<String>,
 }
 
 impl Terms {
@@ -91,6 +94,7 @@ impl Terms {
             healthcheck_endpoint: healthcheck_endpoint.clone(),
             origin: self.origin,
             hosts: self.hosts.clone(),
+            leaf: self.leaf.clone(),
             phase: Phase::Spawning,
             backend,
             deployed_at: now,
@@ -121,7 +125,9 @@ pub fn judge(
     let origin = judge.origin();
     let mut told = judge.told;
     if let (Some(ends_at), Some(hosts), true) = (ends_at, hosts, told.refusals.is_empty()) {
-        told.terms = Some(Terms { origin, hosts, ends_at, gate });
+        let chain = evidence.certificate.as_ref().and_then(|chain| chain.as_ref().ok());
+        let leaf = chain.map(|chain| pin(&chain.leaf.der));
+        told.terms = Some(Terms { origin, hosts, ends_at, gate, leaf });
     }
     told
 }

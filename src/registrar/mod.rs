@@ -8,6 +8,8 @@ mod apps;
 mod deploy;
 mod domains;
 mod projects;
+mod ready;
+mod rounds;
 mod upkeep;
 
 use crate::admission::Settings;

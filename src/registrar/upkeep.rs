@@ -46,6 +46,29 @@ pub enum Event {
         /// What it is now.
         gate: Gate,
     },
+    /// An app was found to have gone on in its life, by asking it.
+    Found {
+        /// Whose.
+        project: ProjectName,
+        /// Which.
+        app: AppName,
+        /// What it was found to be.
+        phase: Phase,
+    },
+}
+
+impl Event {
+    /// Its word.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Reminded { .. } => "reminded",
+            Self::Suspended { .. } => "suspended",
+            Self::Expired { .. } => "expired",
+            Self::Gate { .. } => "gate",
+            Self::Found { .. } => "found",
+        }
+    }
 }
 
 impl<D: Records> Registrar<D> {

@@ -215,6 +215,9 @@ pub struct App {
     pub origin: CertificateOrigin,
     /// Its hostnames.
     pub hosts: Vec<AppHost>,
+    /// The digest of its owner's certificate, if it was deployed with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaf: Option<String>,
     /// Where it is in its life, as far as anybody said.
     pub phase: Phase,
     /// Where it is reached, once that is known.
@@ -306,6 +309,7 @@ mod tests {
             docker: "r.example/i:1".to_owned(),
             healthcheck_endpoint: "/".to_owned(),
             origin: CertificateOrigin::Owner,
+            leaf: None,
             hosts: hosts.iter().map(host).collect(),
             phase: Phase::Spawning,
             backend: Some("10.0.0.1:443".parse().unwrap()),

@@ -23,6 +23,7 @@ pub mod reach;
 pub mod record;
 pub mod refusal;
 pub mod routed;
+pub mod turn;
 pub mod verify;
 pub mod wish;
 pub mod written;

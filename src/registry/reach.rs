@@ -81,6 +81,7 @@ mod tests {
             docker: "r.example/i:1".to_owned(),
             healthcheck_endpoint: "/".to_owned(),
             origin: CertificateOrigin::Owner,
+            leaf: None,
             hosts: [("conf.test", Role::Configuration), ("own.test", Role::Custom)]
                 .map(host)
                 .into(),

@@ -5,6 +5,7 @@
 //! apps/<project>/<app>         JSON; the last deployment of that name
 //! hardware/<project>/<kind>    JSON: how many are booked, who uses them
 //! domains/<domain>             JSON; a customer's own one
+//! turns/<what>                 JSON; when the fleet last did it ([`super::turn`])
 //! ```
 //!
 //! Names may hold any letter, so what could be taken for something else in a key is escaped.

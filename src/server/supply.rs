@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::control::{self, write};
 use crate::reconcile::{Reconciler, Report};
 use crate::registrar::Registrar;
+use crate::registry::app::App;
 use crate::resolve::dns::Dns;
 use crate::server::StartError;
 use crate::source::apps::Apps;
@@ -25,6 +26,9 @@ use crate::store;
 /// Sets that wait for the reconciler; sources send rarely and may wait.
 const SETS: usize = 16;
 
+/// The apps that are asked whether they run.
+type Initializing = watch::Receiver<Arc<[App]>>;
+
 /// Where routes come from.
 pub(super) struct Supply {
     /// How many will tell a first set.
@@ -32,8 +36,8 @@ pub(super) struct Supply {
     pub(super) reload: Reload,
     /// Where routes are kept that can be changed, and by which rules.
     pub(super) store: Option<(Handle, write::Settings)>,
-    /// Who keeps apps and projects there.
-    pub(super) registrar: Option<Arc<Registrar<Dns>>>,
+    /// Who keeps apps and projects there, and the apps that initialize.
+    pub(super) registrar: Option<(Arc<Registrar<Dns>>, Initializing)>,
 }
 
 /// Starts the reconciler, and all that tells it routes.
@@ -58,10 +62,15 @@ pub(super) async fn supply(
         sources += 1;
         control.spawn(source.run(sets.clone()));
         sources += 1;
-        control.spawn(Apps::new(Arc::clone(handle.store())).run(sets.clone()));
-        (handle, rules(config))
+        let apps = Apps::new(Arc::clone(handle.store()));
+        let initializing = apps.initializing();
+        control.spawn(apps.run(sets.clone()));
+        (handle, initializing)
     });
-    let registrar = store.as_ref().and_then(|(handle, _)| registrar(handle, &config.platform));
+    let registrar = store.as_ref().and_then(|(handle, initializing)| {
+        Some((registrar(handle, &config.platform)?, initializing.clone()))
+    });
+    let store = store.map(|(handle, _)| (handle, rules(config)));
     let file = file::Watched::new(&config.routes.source(), reload.clone(), Arc::clone(clock));
     if let Some(source) = file {
         sources += 1;

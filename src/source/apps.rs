@@ -10,11 +10,11 @@ use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use tracing::info;
 
-use crate::registry::app::App;
+use crate::registry::app::{App, Phase};
 use crate::registry::domain::Domain;
 use crate::registry::project::Project;
 use crate::registry::record::{
@@ -43,6 +43,7 @@ pub struct Apps {
     known: Known,
     /// Why the store could not be read.
     trouble: Option<FaultKind>,
+    initializing: watch::Sender<Arc<[App]>>,
 }
 
 /// What is known of a store, by its keys.
@@ -106,7 +107,26 @@ impl Apps {
     /// Follows a store.
     #[must_use]
     pub fn new(store: store::Shared) -> Self {
-        Self { store, known: Known::default(), trouble: None }
+        let initializing = watch::channel(Arc::from([])).0;
+        Self { store, known: Known::default(), trouble: None, initializing }
+    }
+
+    /// The apps that initialize and are somewhere, whenever these change.
+    #[must_use]
+    pub fn initializing(&self) -> watch::Receiver<Arc<[App]>> {
+        self.initializing.subscribe()
+    }
+
+    /// Says which apps initialize.
+    fn note(&self) {
+        let apps = self.known.apps.values();
+        let wanted = apps.filter(|app| app.phase == Phase::Initializing && app.backend.is_some());
+        let now: Arc<[App]> = wanted.cloned().collect();
+        self.initializing.send_if_modified(|known| {
+            let is_new = *known != now;
+            *known = now;
+            is_new
+        });
     }
 
     /// Reads all; gives from where each part is to be watched.
@@ -126,6 +146,7 @@ impl Apps {
             return Err(FaultKind::StoreHollow { kept });
         }
         self.known = known;
+        self.note();
         Ok(revisions)
     }
 
@@ -133,6 +154,7 @@ impl Apps {
         for change in changes {
             self.known.take(change, revision);
         }
+        self.note();
     }
 
     /// What is wanted now.

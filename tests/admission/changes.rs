@@ -160,6 +160,7 @@ fn app(name: &str, domain: Option<&str>) -> App {
         docker: "r.example/i:1".to_owned(),
         healthcheck_endpoint: "/".to_owned(),
         origin: CertificateOrigin::Owner,
+        leaf: None,
         hosts: hosts.collect(),
         phase: Phase::Spawning,
         backend: Some("10.0.0.1:443".parse().unwrap()),

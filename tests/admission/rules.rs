@@ -118,6 +118,7 @@ impl Facts<'_> {
             docker: "r.example/i:1".to_owned(),
             healthcheck_endpoint: "/".to_owned(),
             origin: CertificateOrigin::Enclave,
+            leaf: None,
             hosts: vec![AppHost { host: "x.cosmian.io".parse().unwrap(), role: Role::Own }],
             phase,
             backend: None,
