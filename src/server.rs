@@ -34,6 +34,7 @@ use crate::proxy::connections::Ledger;
 use crate::proxy::drain::{self, drain};
 use crate::proxy::engine::Engine;
 use crate::proxy::engine::socket::Listener;
+use crate::proxy::fresh::Newcomers;
 use crate::proxy::handover::{Colleague, colleagues, take_over};
 use crate::proxy::limits::Limits;
 use crate::proxy::listener::{Door, ListenError, listen};
@@ -216,6 +217,7 @@ pub async fn start_on(
         limits,
         metrics,
         names,
+        newcomers: Arc::new(Newcomers::new(&config.admission, config.backend.connect_timeout.0)),
         clock,
         log: log.clone(),
         numbers: Arc::new(AtomicU64::new(first_number())),
@@ -345,6 +347,7 @@ struct Plan {
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
     names: Addresses,
+    newcomers: Arc<Newcomers>,
     clock: Arc<dyn Clock>,
     log: AccessLog,
     numbers: Arc<AtomicU64>,
@@ -432,6 +435,7 @@ impl Plan {
             hello: self.config.hello,
             answer: self.config.refusal.answer,
             idle: Rc::new((&self.config.relay).into()),
+            newcomers: self.newcomers,
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod connections;
 pub mod descriptors;
 pub mod drain;
 pub mod engine;
+pub mod fresh;
 pub mod handover;
 pub mod limits;
 pub mod listener;

@@ -22,6 +22,7 @@ use crate::outcome::{Outcome, Record};
 use crate::proxy::backend::connect::Connect;
 use crate::proxy::connections::{Entry, Ledger};
 use crate::proxy::engine::deadlines::{Deadline, Deadlines, Passed};
+use crate::proxy::fresh::{Newcomer, Newcomers};
 use crate::proxy::limits::{Limits, Permit, Slot};
 use crate::proxy::peek::{self, PeekError, Peeked, peek};
 use crate::proxy::refuse::{Manners, refuse};
@@ -69,6 +70,8 @@ pub struct House<C> {
     pub answer: Answer,
     /// How long a relay may stand still.
     pub idle: Rc<idle::Limits>,
+    /// Who is new to an app that serves one client at a time.
+    pub newcomers: Arc<Newcomers>,
 }
 
 /// Who came in, and by which slot.
@@ -90,6 +93,8 @@ struct Passage<T, B> {
     timer: Deadline,
     entry: Entry,
     permit: Permit,
+    /// While it is new to such an app.
+    newcomer: Option<Box<Newcomer>>,
     draft: Draft,
 }
 
@@ -141,10 +146,14 @@ fn arrive<T: Transport, C: Connect>(
     let mut entry = house.ledger.enter(draft.session);
     async move {
         match travel(&mut client, &mut permit, &mut entry, &mut draft, &house, &mut timer).await {
-            Ok((backend, prefix)) => {
-                let relay = Relay::new(client, backend, prefix, Rc::clone(&house.idle), &mut timer);
+            Ok((backend, prefix, newcomer)) => {
+                let idle = match &newcomer {
+                    None => Rc::clone(&house.idle),
+                    Some(_) => Newcomer::silence(),
+                };
+                let relay = Relay::new(client, backend, prefix, idle, &mut timer);
                 let told = Moved::default();
-                Some(Box::new(Passage { relay, told, timer, entry, permit, draft }))
+                Some(Box::new(Passage { relay, told, timer, entry, permit, newcomer, draft }))
             }
             Err(outcome) => {
                 draft.refuse(client, outcome, &mut timer).await;
@@ -159,23 +168,35 @@ fn arrive<T: Transport, C: Connect>(
 
 impl<T: Transport, B: Transport> Passage<T, B> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let polled = self.relay.poll(cx, self.entry.handle(), &mut self.timer);
+        let mut polled = self.relay.poll(cx, self.entry.handle(), &mut self.timer);
+        let settled = self.newcomer.as_ref().and_then(|one| one.settled(self.relay.moved()));
+        if let Some(limits) = settled {
+            self.relay.relax(limits, &mut self.timer);
+            self.newcomer = None;
+            if polled.is_pending() {
+                // The timer was set anew.
+                polled = self.relay.poll(cx, self.entry.handle(), &mut self.timer);
+            }
+        }
         let Draft { tally, visit, .. } = &self.draft;
         tally.carried(visit.as_ref(), &mut self.told, self.relay.moved());
         polled
     }
 
     fn end(self, end: End) {
-        let Self { relay, entry, permit, mut draft, .. } = self;
+        let Self { relay, entry, permit, newcomer, mut draft, .. } = self;
         let relayed = relay.end(end);
         // Before the record is written, as above.
-        drop((entry, permit));
+        drop((entry, permit, newcomer));
         draft.to_backend_bytes = relayed.to_backend;
         draft.to_client_bytes = relayed.to_client;
         draft.first_byte = relayed.first_byte;
         draft.outcome = relayed.into();
     }
 }
+
+/// An open backend, the bytes that it is owed, and what a client holds that is new to it.
+type Arrived<B> = (B, Vec<u8>, Option<Box<Newcomer>>);
 
 /// From the first byte to an open backend, and the bytes that it is owed.
 #[expect(clippy::manual_async_fn, reason = "an async fn has room for its arguments twice")]
@@ -186,7 +207,7 @@ fn travel<T: Transport, C: Connect>(
     draft: &mut Draft,
     house: &House<C>,
     timer: &mut Deadline,
-) -> impl Future<Output = Result<(C::Stream, Vec<u8>), Outcome>> {
+) -> impl Future<Output = Result<Arrived<C::Stream>, Outcome>> {
     async move {
         timer.set(draft.began + house.hello.timeout.0);
         let peeked = {
@@ -211,22 +232,44 @@ fn travel<T: Transport, C: Connect>(
         draft.hello = Some(hello.into());
         let route = found?;
         let dialled = Instant::now();
-        let connected = tokio::select! {
+        let reached = tokio::select! {
             // In a box: who has not shown a name yet must not hold its place.
-            connected = Box::pin(house.dialer.connect(&route, timer)) => connected,
+            reached = Box::pin(reach(&route, prefix.len(), house, timer)) => reached,
             outcome = entry.handle().wait() => return Err(outcome),
         };
         draft.connect_took = Some(Took::since(dialled));
-        match connected {
-            Ok((backend, endpoint)) => {
+        match reached {
+            Ok((backend, endpoint, newcomer)) => {
                 draft.endpoint = u16::try_from(endpoint).ok();
-                Ok((backend, prefix))
+                Ok((backend, prefix, newcomer))
             }
-            Err(error) => {
-                tracing::debug!(route = %route.id, %error, "no backend could be reached");
+            Err(outcome) => {
                 draft.endpoint = Some(0);
-                Err(Outcome::from(&error))
+                Err(outcome)
             }
+        }
+    }
+}
+
+/// Connects to a route's backend, in its turn where that serves one client at a time. Tells which of
+/// its endpoints that is.
+async fn reach<C: Connect>(
+    route: &Route,
+    said: usize,
+    house: &House<C>,
+    timer: &mut Deadline,
+) -> Result<(C::Stream, usize, Option<Box<Newcomer>>), Outcome> {
+    let newcomer = if route.is_initializing() {
+        let place = house.newcomers.wait(route, timer).await?;
+        Some(Box::new(Newcomer::new(place, said, &house.idle)))
+    } else {
+        None
+    };
+    match house.dialer.connect(route, timer).await {
+        Ok((backend, endpoint)) => Ok((backend, endpoint, newcomer)),
+        Err(error) => {
+            tracing::debug!(route = %route.id, %error, "no backend could be reached");
+            Err(Outcome::from(&error))
         }
     }
 }
@@ -427,8 +470,8 @@ mod tests {
         let both = size_of_session(session::<Socket, Dialer>);
         assert!(both <= 40, "{both} bytes");
         let arriving = size_of_way(arrive::<Socket, Dialer>);
-        assert!(arriving <= 976, "{arriving} bytes");
+        assert!(arriving <= 984, "{arriving} bytes");
         let relaying = size_of::<Passage<Socket, Socket>>();
-        assert!(relaying <= 616, "{relaying} bytes");
+        assert!(relaying <= 624, "{relaying} bytes");
     }
 }

@@ -102,7 +102,7 @@ struct Asking {
 }
 
 impl Asking {
-    async fn run<D: Records>(mut self, registrar: &Registrar<D>, found: mpsc::Sender<Event>) {
+    async fn run<D: Records>(mut self, registrar: &Arc<Registrar<D>>, found: mpsc::Sender<Event>) {
         let App { project, name, .. } = &self.app;
         let (project, app) = (project.clone(), name.clone());
         // The fleet asks once, not each of its proxies.
@@ -114,17 +114,17 @@ impl Asking {
             let is_ours = registrar.take_turn(&turn, every * 9 / 10, self.clock.now()).await;
             if is_ours.unwrap_or(false) {
                 asked += 1;
+                let now = self.clock.now();
                 match self.ask().await {
                     Ok(Reply { status, is_marked }) => {
                         debug!(%project, %app, status, is_marked, "an app was asked");
                         let Some(phase) = shows(status, is_marked) else { continue };
-                        let noted = self.note(registrar, phase).await;
-                        match noted {
-                            Ok(()) => {
-                                // Nobody is left to be told once the proxy stops.
-                                let _ = found.send(Event::Found { project, app, phase }).await;
-                                return;
-                            }
+                        // By itself, since this task ends with the phase that it is noting.
+                        let (registrar, found) = (Arc::clone(registrar), found.clone());
+                        let noting = note(registrar, self.app.clone(), phase, now, found);
+                        match tokio::spawn(noting).await {
+                            Ok(Ok(())) => return,
+                            Ok(Err(error)) => debug!(%project, %app, %error, "not noted"),
                             Err(error) => debug!(%project, %app, %error, "not noted"),
                         }
                     }
@@ -133,11 +133,6 @@ impl Asking {
             }
             sleep(pause(asked)).await;
         }
-    }
-
-    async fn note<D: Records>(&self, registrar: &Registrar<D>, phase: Phase) -> Result<(), Error> {
-        let App { project, name, .. } = &self.app;
-        registrar.proceed(project, name, phase, None, self.clock.now()).await.map(drop)
     }
 
     async fn ask(&mut self) -> Result<Reply, Unseen> {
@@ -175,4 +170,19 @@ impl Asking {
             Pattern::OneLabel(_) | Pattern::AnyDepth(_) => None,
         })
     }
+}
+
+/// Notes what was found, and tells it.
+async fn note<D: Records>(
+    registrar: Arc<Registrar<D>>,
+    app: App,
+    phase: Phase,
+    now: Timestamp,
+    found: mpsc::Sender<Event>,
+) -> Result<(), Error> {
+    let App { project, name, .. } = app;
+    registrar.proceed(&project, &name, phase, None, now).await?;
+    // Nobody is left to be told once the proxy stops.
+    let _ = found.send(Event::Found { project, app: name, phase }).await;
+    Ok(())
 }

@@ -14,9 +14,12 @@ mod commands;
 mod daemon;
 mod endurance;
 mod eyes;
+mod lives;
 mod manifest;
 mod merged;
 mod metrics;
+#[path = "../probe/named.rs"]
+mod named;
 mod page;
 mod pipes;
 mod probe;

@@ -9,7 +9,7 @@ use crate::support::{route, until};
     clippy::expect_used,
     reason = "a part of it is enough here; its words are for who runs tests"
 )]
-mod support_etcd;
+pub(crate) mod support_etcd;
 
 #[test]
 fn a_large_set_is_refused_with_the_remedy_and_goes_in_steps() {

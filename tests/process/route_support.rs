@@ -52,9 +52,15 @@ impl Controlled {
 
     /// The same proxy again, after it was ended.
     pub(crate) fn restart(&mut self) {
+        self.restart_with(&[]);
+    }
+
+    /// The same with further settings.
+    pub(crate) fn restart_with(&mut self, variables: &[(&str, &str)]) {
         let mut command = serving(&self.path("routes.toml"));
         command.env("MSE_PROXY_ADMIN_GRPC", format!("unix:{}", self.socket().display()));
         command.env("MSE_PROXY_STORE_PATH", self.path("routes.redb"));
+        command.envs(variables.iter().copied());
         self.daemon = Daemon::start(command);
     }
 

@@ -13,6 +13,7 @@ use mse_proxy::outcome::Outcome;
 use mse_proxy::proxy::backend::connect::{Connect, ConnectError};
 use mse_proxy::proxy::connections::{Ledger, OnRemove};
 use mse_proxy::proxy::engine::deadlines::{Deadline, Deadlines, TICK};
+use mse_proxy::proxy::fresh::{self, Newcomers};
 use mse_proxy::proxy::limits::{self, Limits};
 use mse_proxy::proxy::peek;
 use mse_proxy::proxy::relay::idle;
@@ -194,6 +195,7 @@ impl World {
             hello: peek::Settings::default(),
             answer: Answer::Close,
             idle: Rc::new((&idle::Settings::default()).into()),
+            newcomers: Arc::new(Newcomers::new(&fresh::Settings::default(), CONNECT)),
         });
         let slots = free_slots(&house.limits);
         Self { house, clocks, clock, publisher, metrics, folder, sessions: Vec::new(), slots }
