@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use mse_proxy::admission::certificate::{Chain, Roots, end, match_key, torn};
+use mse_proxy::admission::manifest;
 use mse_proxy::hostname::{Hostname, Pattern};
 use mse_proxy::source::document;
 use mse_proxy::wire::client_hello::{Parser, Progress};
@@ -53,5 +55,24 @@ pub(crate) fn document(bytes: &[u8]) {
     }
     for fault in &document.faults {
         assert!(!fault.kind.to_string().is_empty());
+    }
+}
+
+/// Every text is a manifest, or is told why it is none.
+pub(crate) fn manifest(bytes: &[u8]) {
+    let source: Arc<str> = "fuzz".into();
+    let now = "2026-06-01T12:00:00Z".parse().unwrap_or_default();
+    let reading = manifest::read(&source, &String::from_utf8_lossy(bytes), now);
+    assert_eq!(reading.manifest.is_some(), reading.faults.is_empty());
+    for fault in &reading.faults {
+        assert!(!fault.kind.to_string().contains(char::is_control));
+    }
+}
+
+/// Whatever is read as certificates can be judged, as PEM and as one certificate.
+pub(crate) fn certificate(bytes: &[u8]) {
+    for chain in [Chain::from_pem(bytes), Chain::from_der([bytes], false)].into_iter().flatten() {
+        let _ = (torn(&chain), end(&chain, &Roots::default()));
+        let _ = match_key(bytes, &chain.leaf);
     }
 }

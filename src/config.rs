@@ -13,10 +13,11 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use crate::admin::Http;
+use crate::admission;
 use crate::control::{address, tls};
 use crate::nearest::nearest;
 use crate::proxy::connections::OnRemove;
-use crate::proxy::{backend, drain, limits, listener, peek, relay, terminate};
+use crate::proxy::{backend, drain, fresh, limits, listener, peek, relay, terminate};
 use crate::reconcile::Precedence;
 use crate::registry::history::Bounds;
 use crate::routing::route::Origin;
@@ -76,6 +77,10 @@ pub struct Config {
     pub admin: Admin,
     /// Where routes are kept that are changed there.
     pub store: Store,
+    /// How apps are reached that are being configured.
+    pub admission: fresh::Settings,
+    /// Which apps may run here, and under which names.
+    pub platform: admission::Settings,
     /// What is counted.
     pub telemetry: metrics::Settings,
     /// Log and access log.

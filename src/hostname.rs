@@ -117,6 +117,12 @@ impl Hostname {
         Ok(Self(canonical.into()))
     }
 
+    /// A name that the product itself knows, in canonical form.
+    pub(crate) fn from_static(name: &'static str) -> Self {
+        debug_assert!(Self::from_wire(name.as_bytes()).is_ok_and(|own| own.as_str() == name));
+        Self(name.into())
+    }
+
     /// The canonical text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -16,11 +16,14 @@
 //! - bytes and values without IO: [`endpoint`], [`wire`];
 //! - facts: [`resolve`], [`outcome`] (every way a session ends), [`routing`] (which route a hello
 //!   takes), [`store`] (what outlasts the process);
-//! - where routes come from and what the proxy says of itself: [`source`], [`telemetry`];
-//! - reaching out and carrying bytes: [`proxy`];
-//! - putting together: [`reconcile`], [`admin`], [`control`], [`config`], [`server`], [`cli`].
+//! - where routes come from and what the proxy says of itself: [`registry`], [`source`],
+//!   [`telemetry`]; what may become a route: [`admission`];
+//! - reaching out and carrying bytes: [`probe`], [`proxy`];
+//! - putting together: [`reconcile`], [`registrar`], [`admin`], [`control`], [`config`],
+//!   [`server`], [`cli`].
 
 pub mod admin;
+pub mod admission;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -29,8 +32,10 @@ pub mod endpoint;
 pub mod hostname;
 pub mod nearest;
 pub mod outcome;
+pub mod probe;
 pub mod proxy;
 pub mod reconcile;
+pub mod registrar;
 pub mod registry;
 pub mod resolve;
 pub mod routing;

@@ -5,6 +5,7 @@
 //! others. Workers start when all sources have told their routes, so that no client is refused
 //! for a table that is not there yet.
 
+mod rounds;
 mod supply;
 
 use std::io;
@@ -33,6 +34,7 @@ use crate::proxy::connections::Ledger;
 use crate::proxy::drain::{self, drain};
 use crate::proxy::engine::Engine;
 use crate::proxy::engine::socket::Listener;
+use crate::proxy::fresh::Newcomers;
 use crate::proxy::handover::{Colleague, colleagues, take_over};
 use crate::proxy::house::House;
 use crate::proxy::limits::Limits;
@@ -176,7 +178,7 @@ pub async fn start_on(
         config.routes.precedence.clone(),
     );
     let mut reports = reconciler.reports();
-    let Supply { sources, reload, store } =
+    let Supply { sources, reload, store, registrar } =
         supply(reconciler, config, &clock, fixed, store, &mut control).await;
     let policy = Policy { on_remove: config.routes.on_remove, drain: config.drain.timeout.0 };
     control.spawn(retire(Arc::clone(&ledger), table.clone(), Arc::clone(&clock), policy));
@@ -187,6 +189,10 @@ pub async fn start_on(
     let first_look = keep_certificates(config, &terminating.certificates, &clock, &mut control);
     let limits = Arc::new(Limits::new(config.limits.clone()));
     let metrics = Arc::new(Metrics::new(&config.telemetry));
+    let registrar = registrar.map(|(registrar, initializing)| {
+        rounds::begin(&registrar, initializing, &clock, &metrics, &mut control);
+        registrar
+    });
     let (colleagues, loads) = colleagues(workers());
     let (readiness, in_life) = watch::channel(Readiness::Starting { sources });
     let eyes = Arc::new(Eyes {
@@ -204,7 +210,8 @@ pub async fn start_on(
     });
     let admin = admin_door.map(|door| door.serve(Arc::clone(&eyes))).transpose();
     let admin = admin.map_err(StartError::Thread)?;
-    let subject = control::Subject { eyes, on_remove: config.routes.on_remove, store };
+    let on_remove = config.routes.on_remove;
+    let subject = control::Subject { eyes, on_remove, store, registrar };
     let grpc = control_door.map(|door| door.serve(subject)).transpose();
     let grpc = grpc.map_err(StartError::Thread)?;
     wait_for_sources(&mut reports, sources).await;
@@ -231,6 +238,7 @@ pub async fn start_on(
         metrics,
         names,
         terminating,
+        newcomers: Arc::new(Newcomers::new(&config.admission, config.backend.connect_timeout.0)),
         clock,
         log: log.clone(),
         numbers: Arc::new(AtomicU64::new(first_number())),
@@ -380,6 +388,7 @@ struct Plan {
     metrics: Arc<Metrics>,
     names: Addresses,
     terminating: terminate::Shared,
+    newcomers: Arc<Newcomers>,
     clock: Arc<dyn Clock>,
     log: AccessLog,
     numbers: Arc<AtomicU64>,
@@ -471,6 +480,7 @@ impl Plan {
             answer: self.config.refusal.answer,
             idle: Rc::new((&self.config.relay).into()),
             terminal,
+            newcomers: self.newcomers,
         }
     }
 }

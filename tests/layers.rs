@@ -19,9 +19,9 @@ const FLOORS: [&[&str]; 9] = [
     &["hostname", "clock", "units", "nearest", "systemd", "watch"],
     &["endpoint", "wire"],
     &["store", "resolve", "outcome", "routing"],
-    &["registry", "admission", "source", "telemetry"],
+    &["registry", "source", "admission", "telemetry"],
     &["probe", "proxy"],
-    &["reconcile", "admin", "control", "upgrade"],
+    &["reconcile", "registrar", "admin", "control", "upgrade"],
     &["config"],
     &["server"],
     &["cli"],
@@ -34,7 +34,7 @@ const NEVER: [(&str, &[&str]); 2] = [
 ];
 
 /// Rooms and files that know no socket, file or clock.
-const PURE: [&str; 13] = [
+const PURE: [&str; 15] = [
     "hostname",
     "units",
     "nearest",
@@ -46,7 +46,9 @@ const PURE: [&str; 13] = [
     "registry",
     "source::document",
     "source::fault",
+    "source::instant",
     "source::place",
+    "source::values",
     "proxy::connections",
 ];
 

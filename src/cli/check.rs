@@ -1,13 +1,15 @@
-//! `check`: every fault of a configuration and of its routes, without serving.
+//! `check`: every fault of a configuration, of its routes and of a manifest, without serving.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::json;
 
-use super::report::{Finding, Voice, complain, complain_all, print};
+use super::manifest::{self, Judged};
+use super::report::{Finding, Style, Voice, complain, complain_all, print};
 use super::words::plural;
 use super::{ConfigArgument, Format, Status};
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::proxy::capacity::Machine;
 use crate::routing::snapshot::Snapshot;
@@ -17,6 +19,12 @@ use crate::source::place::Place;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
+    /// The manifest of an app (mse.toml) to judge, by the rules of the configured platform.
+    #[arg(value_name = "MANIFEST")]
+    manifest: Option<PathBuf>,
+    /// Ask DNS whether the manifest's domain leads to the platform's proxy.
+    #[arg(long, requires = "manifest")]
+    dns: bool,
     #[command(flatten)]
     config: ConfigArgument,
     /// A routes file or folder to judge, in the place of the configured one.
@@ -72,30 +80,67 @@ pub(super) fn run(arguments: &Arguments, voice: Voice) -> Status {
         routes = Some(snapshot.len());
         findings.extend(more);
     }
-    // No faults: the configuration may be meant for another machine.
-    let warnings = Machine::look().judge(&config.limits);
-    let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+    let judged = arguments
+        .manifest
+        .as_deref()
+        .map(|path| manifest::check(path, &config.platform, arguments.dns, SystemClock.now()));
+    if let Some(judged) = &judged {
+        findings.extend(judged.faults.iter().cloned());
+    }
+    // No faults: the configuration may be meant for another machine, as that of a platform is.
+    let of_machine = match judged {
+        Some(_) => Vec::new(),
+        None => Machine::look().judge(&config.limits).iter().map(ToString::to_string).collect(),
+    };
     match voice.format {
-        Format::Json => {
-            let faults: Vec<_> = findings.iter().map(Finding::json).collect();
-            let all = json!({ "routes": routes, "faults": faults, "warnings": warnings });
-            print(&format!("{all}\n"));
-        }
+        Format::Json => print_json(&findings, routes, judged.as_ref(), &of_machine),
         Format::Table => {
-            for warning in &warnings {
+            for warning in &of_machine {
                 complain(&format!("{}: {warning}\n", voice.complaints.strong("this machine")));
             }
+            for warning in judged.iter().flat_map(|judged| &judged.warnings) {
+                complain(&warning.show_odd(voice.complaints));
+            }
             complain_all(&findings, voice.complaints);
-            let good = routes.map_or_else(
-                || "no routes were named (--routes PATH, or routes.path)".to_owned(),
-                |count| format!("{count} good {}", plural(count, "route")),
-            );
-            let verdict = match findings.len() {
-                0 => style.good("no faults"),
-                count => style.bad(&format!("{count} {}", plural(count, "fault"))),
-            };
-            print(&format!("{verdict}, {good}\n"));
+            print(&format!("{}\n", summary(&findings, routes, judged.as_ref(), style)));
         }
     }
     if findings.is_empty() { Status::Done } else { Status::Refused }
+}
+
+fn print_json(
+    findings: &[Finding],
+    routes: Option<usize>,
+    judged: Option<&Judged>,
+    of_machine: &[String],
+) {
+    let faults: Vec<_> = findings.iter().map(Finding::json).collect();
+    let odd = judged.iter().flat_map(|judged| &judged.warnings).map(Finding::json);
+    let warnings: Vec<_> = of_machine.iter().map(|words| json!(words)).chain(odd).collect();
+    let mut all = json!({ "routes": routes, "faults": faults, "warnings": warnings });
+    if let (Some(all), Some(judged)) = (all.as_object_mut(), judged) {
+        all.insert("manifest".to_owned(), judged.json());
+    }
+    print(&format!("{all}\n"));
+}
+
+/// The last line: how many faults, and what is good.
+fn summary(
+    findings: &[Finding],
+    routes: Option<usize>,
+    judged: Option<&Judged>,
+    style: Style,
+) -> String {
+    let verdict = match findings.len() {
+        0 => style.good("no faults"),
+        count => style.bad(&format!("{count} {}", plural(count, "fault"))),
+    };
+    let routes = routes.map(|count| format!("{count} good {}", plural(count, "route")));
+    let good = match (routes, judged) {
+        (None, None) => "no routes were named (--routes PATH, or routes.path)".to_owned(),
+        (Some(routes), None) => routes,
+        (None, Some(judged)) => judged.summary(),
+        (Some(routes), Some(judged)) => format!("{routes}, {}", judged.summary()),
+    };
+    format!("{verdict}, {good}")
 }

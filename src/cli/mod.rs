@@ -3,10 +3,17 @@
 //! Only here do errors become sentences. Exit status: 0 done, 1 refused or faults were found,
 //! 2 wrong usage, 3 the proxy could not be reached.
 
+mod app;
 mod check;
 mod demo;
+mod domain;
 mod explain;
+mod hardware;
 mod man;
+mod manifest;
+mod probe;
+mod progress;
+mod project;
 mod remote;
 mod report;
 mod route;
@@ -67,13 +74,28 @@ enum Format {
 enum Command {
     /// Run the proxy until SIGTERM or Ctrl-C; SIGHUP reads the routes again.
     Serve(serve::Arguments),
-    /// Judge configuration and routes without serving: every fault with its place and remedy.
+    /// Judge configuration, routes or an app's manifest without serving: every fault with its place
+    /// and remedy.
     Check(check::Arguments),
     /// Tell what would happen to a client that asks for a name: which route, which backend, why not.
     Explain(explain::Arguments),
+    /// Look at the certificate that the backend of a name shows: names, validity, key, enclave.
+    Probe(probe::Arguments),
     /// Routes of a running proxy or its fleet: look at them, change them, see who did.
     #[command(subcommand)]
     Route(route::Command),
+    /// Apps behind a running proxy or its fleet: deploy them from a manifest, look at them, end them.
+    #[command(subcommand)]
+    App(app::Command),
+    /// Projects: who deploys apps, books hardware and pays for it.
+    #[command(subcommand)]
+    Project(project::Command),
+    /// Hardware that projects have booked.
+    #[command(subcommand)]
+    Hardware(hardware::Command),
+    /// Customers' own domains: whether they lead here, and who has a claim to them.
+    #[command(subcommand)]
+    Domain(domain::Command),
     /// Write manual pages.
     Man(man::Arguments),
     /// Print a completion script for a shell.
@@ -119,7 +141,12 @@ pub fn run() -> ExitCode {
         Command::Serve(serve) => serve::run(&serve, voice),
         Command::Check(check) => check::run(&check, voice),
         Command::Explain(explain) => explain::run(&explain, &arguments.admin, names_admin, voice),
+        Command::Probe(probe) => probe::run(&probe, voice),
         Command::Route(route) => route::run(&route, &arguments.admin, voice),
+        Command::App(app) => app::run(&app, &arguments.admin, voice),
+        Command::Project(project) => project::run(&project, &arguments.admin, voice),
+        Command::Hardware(hardware) => hardware::run(&hardware, &arguments.admin, voice),
+        Command::Domain(domain) => domain::run(&domain, &arguments.admin, voice),
         Command::Man(man) => man::run(&man, Arguments::command(), voice),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -215,6 +215,9 @@ impl Remote {
                 _ => String::new(),
             },
             (Error::Unreachable(dial::Error::Tls(error)), _) => remedy_for_tls(error).to_owned(),
+            (Error::Unsure { request_id, .. }, _) if request_id.is_empty() => {
+                "look whether it was done before you try again\n".to_owned()
+            }
             (Error::Unsure { request_id, .. }, _) => format!(
                 "ask again with --request-id {request_id}: if it was done, that tells so and does it no second time\n"
             ),

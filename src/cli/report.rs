@@ -125,9 +125,19 @@ impl From<&source::Fault> for Finding {
 }
 
 impl Finding {
+    /// As something that is wrong.
     pub(super) fn show(&self, style: Style) -> String {
+        self.show_in(style, &style.bad(&self.message))
+    }
+
+    /// As something that is only odd.
+    pub(super) fn show_odd(&self, style: Style) -> String {
+        self.show_in(style, &format!("warning: {}", self.message))
+    }
+
+    fn show_in(&self, style: Style, words: &str) -> String {
         let origin = self.place.origin.to_string();
-        let mut text = format!("{}: {}\n", style.strong(&origin), style.bad(&self.message));
+        let mut text = format!("{}: {words}\n", style.strong(&origin));
         if !self.place.line_text.is_empty() {
             let number = self.place.origin.line.to_string();
             let column = usize::try_from(self.place.origin.column.max(1) - 1).unwrap_or(0);

@@ -47,19 +47,26 @@ pub(super) fn short(at: &str) -> String {
 /// When a route ends (or begins, before that): in words for who looks, as an instant in a pipe.
 pub(super) fn end(route: &Route, now: Timestamp, style: Style) -> Part {
     let begins = instant(&route.not_before).filter(|start| *start > now);
-    let Some(at) = begins.or_else(|| instant(&route.expires_at)) else {
-        return Part::new("never", Tone::Faint);
-    };
+    match begins {
+        Some(start) if style.is_terminal() => {
+            Part::new(format!("begins {}", remaining(now, start)), Tone::Warning)
+        }
+        Some(start) => Part::plain(start.to_string()),
+        None => end_of(instant(&route.expires_at), now, style),
+    }
+}
+
+/// The same for any end.
+pub(super) fn end_of(at: Option<Timestamp>, now: Timestamp, style: Style) -> Part {
+    let Some(at) = at else { return Part::new("never", Tone::Faint) };
     if !style.is_terminal() {
         return Part::plain(at.to_string());
     }
     let words = remaining(now, at);
-    let left = at.duration_since(now).as_secs();
-    match begins {
-        Some(_) => Part::new(format!("begins {words}"), Tone::Warning),
-        None if left <= 0 => Part::new(words, Tone::Faint),
-        None if left < SOON => Part::new(words, Tone::Warning),
-        None => Part::plain(words),
+    match at.duration_since(now).as_secs() {
+        ..=0 => Part::new(words, Tone::Faint),
+        left if left < SOON => Part::new(words, Tone::Warning),
+        _ => Part::plain(words),
     }
 }
 

@@ -5,7 +5,6 @@
 //! that nothing is known, and under which id to ask again. This is the one place where a gRPC
 //! status becomes an [`Error`].
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
@@ -20,17 +19,18 @@ use super::proto::{
     HistoryResponse, ListRequest, ListResponse, RemoveRequest, RouteState, SetRequest,
     WatchRequest, WatchResponse, WriteResponse,
 };
+use crate::registry::digest::hexadecimal;
 
 /// How long one attempt at a call may take. A store that waits for its disk answers far sooner.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// The same for a whole set of routes: judging a hundred thousand takes seconds.
-const LONG_PATIENCE: Duration = Duration::from_mins(1);
+pub(super) const LONG_PATIENCE: Duration = Duration::from_mins(1);
 /// How often a call that was not answered is tried, and how long is waited after the first time;
 /// after each further one twice as long. A proxy that restarts is back by then.
 const ATTEMPTS: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(250);
 /// An answer larger than this is refused. A page of 5000 routes with long lists fits.
-const MAX_ANSWER: usize = 256 << 20;
+pub(super) const MAX_ANSWER: usize = 256 << 20;
 /// What the proxy says of a write that was surely not done, though the store did not answer.
 const NOT_DONE: &str = "nothing was changed";
 /// How long an id of a write is, in random bytes.
@@ -59,7 +59,7 @@ pub enum Error {
     /// A write was not answered: it may have happened or not.
     #[error("{cause}; whether it was done is not known")]
     Unsure {
-        /// Whoever asks again under this id gets the first one's answer.
+        /// Whoever asks again under this id gets the first one's answer; empty, if it has none.
         request_id: String,
         /// What was seen of it last.
         cause: Box<Error>,
@@ -146,10 +146,7 @@ pub fn request_id() -> String {
         // Without a source of randomness there is no id, and so no answer to a repetition.
         return String::new();
     }
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hexadecimal(&bytes)
 }
 
 /// One running proxy, as somebody asks it. Dials when first asked, and again when a connection
@@ -157,11 +154,31 @@ pub fn request_id() -> String {
 #[derive(Debug, Clone)]
 pub struct Client {
     service: RouteServiceClient<Channel>,
+    channel: Channel,
     dialer: Dialer,
 }
 
-/// What a write is repeated under, if it is one.
-type RequestId = Option<String>;
+/// Whether a call that was not answered is asked again.
+#[derive(Debug, Clone)]
+pub(super) enum Repeat {
+    /// It is: to do it twice changes nothing.
+    Freely,
+    /// It is, under this id, which keeps it from being done twice.
+    Under(String),
+    /// It is not: it would be done twice.
+    Never,
+}
+
+impl Repeat {
+    /// The id under which a write is known, if it is a write; empty, if it has none.
+    fn write(&self) -> Option<String> {
+        match self {
+            Self::Freely => None,
+            Self::Under(id) => Some(id.clone()),
+            Self::Never => Some(String::new()),
+        }
+    }
+}
 
 impl Client {
     /// Whoever answers that dialer.
@@ -170,8 +187,9 @@ impl Client {
         // The authority is not that of a real host: the dialer alone decides where it goes.
         let endpoint = Endpoint::from_static("http://localhost");
         let channel = endpoint.connect_with_connector_lazy(dialer.clone());
-        let service = RouteServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER);
-        Self { service, dialer }
+        let service = RouteServiceClient::new(channel.clone());
+        let service = service.max_decoding_message_size(MAX_ANSWER);
+        Self { service, channel, dialer }
     }
 
     /// One page of routes.
@@ -180,7 +198,7 @@ impl Client {
     /// [`Error`], as for all calls.
     pub async fn list(&self, message: ListRequest) -> Result<ListResponse, Error> {
         let call = async |mut service: Service, request| service.list(request).await;
-        self.ask("List", PATIENCE, None, message, call).await
+        self.ask(&self.service, "List", PATIENCE, Repeat::Freely, message, call).await
     }
 
     /// One route.
@@ -189,7 +207,15 @@ impl Client {
     /// [`Refusal::NotFound`] if there is none.
     pub async fn get(&self, id: &str) -> Result<RouteState, Error> {
         let call = async |mut service: Service, request| service.get(request).await;
-        self.ask("Get", PATIENCE, None, GetRequest { id: id.to_owned() }, call).await
+        self.ask(
+            &self.service,
+            "Get",
+            PATIENCE,
+            Repeat::Freely,
+            GetRequest { id: id.to_owned() },
+            call,
+        )
+        .await
     }
 
     /// Creates or replaces a route.
@@ -199,7 +225,7 @@ impl Client {
     pub async fn set(&self, mut message: SetRequest) -> Result<WriteResponse, Error> {
         let id = identified(&mut message.request_id);
         let call = async |mut service: Service, request| service.set(request).await;
-        self.ask("Set", PATIENCE, id, message, call).await
+        self.ask(&self.service, "Set", PATIENCE, id, message, call).await
     }
 
     /// Removes a route.
@@ -209,7 +235,7 @@ impl Client {
     pub async fn remove(&self, mut message: RemoveRequest) -> Result<WriteResponse, Error> {
         let id = identified(&mut message.request_id);
         let call = async |mut service: Service, request| service.remove(request).await;
-        self.ask("Remove", PATIENCE, id, message, call).await
+        self.ask(&self.service, "Remove", PATIENCE, id, message, call).await
     }
 
     /// Applies a set of routes, or tells what that would do.
@@ -217,9 +243,9 @@ impl Client {
     /// # Errors
     /// [`Error`]
     pub async fn apply(&self, mut message: ApplyRequest) -> Result<ApplyResponse, Error> {
-        let id = if message.dry_run { None } else { identified(&mut message.request_id) };
+        let id = if message.dry_run { Repeat::Freely } else { identified(&mut message.request_id) };
         let call = async |mut service: Service, request| service.apply(request).await;
-        self.ask("Apply", LONG_PATIENCE, id, message, call).await
+        self.ask(&self.service, "Apply", LONG_PATIENCE, id, message, call).await
     }
 
     /// What would happen to a client that asks for a name.
@@ -228,7 +254,7 @@ impl Client {
     /// [`Error`]
     pub async fn explain(&self, message: ExplainRequest) -> Result<ExplainResponse, Error> {
         let call = async |mut service: Service, request| service.explain(request).await;
-        self.ask("Explain", PATIENCE, None, message, call).await
+        self.ask(&self.service, "Explain", PATIENCE, Repeat::Freely, message, call).await
     }
 
     /// One page of the history.
@@ -237,7 +263,7 @@ impl Client {
     /// [`Error`]
     pub async fn history(&self, message: HistoryRequest) -> Result<HistoryResponse, Error> {
         let call = async |mut service: Service, request| service.history(request).await;
-        self.ask("History", PATIENCE, None, message, call).await
+        self.ask(&self.service, "History", PATIENCE, Repeat::Freely, message, call).await
     }
 
     /// Begins to follow the changes. Tried once: whoever watches knows better when to try again.
@@ -256,14 +282,21 @@ impl Client {
         }
     }
 
-    async fn ask<Q: Clone, A>(
+    /// The way to the proxy, for its other services.
+    pub(super) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    pub(super) async fn ask<S: Clone, Q: Clone, A>(
         &self,
+        service: &S,
         name: &str,
         patience: Duration,
-        request_id: RequestId,
+        repeat: Repeat,
         message: Q,
-        call: impl AsyncFn(Service, Request<Q>) -> Result<Response<A>, Status>,
+        call: impl AsyncFn(S, Request<Q>) -> Result<Response<A>, Status>,
     ) -> Result<A, Error> {
+        let request_id = repeat.write();
         let mut pause = PAUSE;
         let (mut was_there, mut may_be_done) = (false, false);
         for attempt in 1.. {
@@ -271,7 +304,7 @@ impl Client {
             request.set_timeout(patience);
             debug!(attempt, request_id, "{name}");
             self.dialer.take_failure();
-            let answer = timeout(patience, call(self.service.clone(), request)).await;
+            let answer = timeout(patience, call(service.clone(), request)).await;
             let error = match answer {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
                 Ok(Err(status)) => self.judge(&status, patience),
@@ -282,7 +315,8 @@ impl Client {
             may_be_done |= error.leaves_open();
             // Nobody there at all is no proxy that restarts; and who only looks has waited enough.
             let is_silent = matches!(error, Error::Silent(_)) && request_id.is_none();
-            let is_over = attempt == ATTEMPTS || !was_there || is_silent;
+            let is_once = matches!(repeat, Repeat::Never);
+            let is_over = attempt == ATTEMPTS || !was_there || is_silent || is_once;
             match request_id {
                 Some(request_id) if error.is_open() && is_over && may_be_done => {
                     return Err(Error::Unsure { request_id, cause: Box::new(error) });
@@ -330,11 +364,11 @@ fn ran_out(status: &Status) -> bool {
 type Service = RouteServiceClient<Channel>;
 
 /// Gives a write an id, unless it has one.
-fn identified(request_id: &mut String) -> RequestId {
+fn identified(request_id: &mut String) -> Repeat {
     if request_id.is_empty() {
         *request_id = self::request_id();
     }
-    (!request_id.is_empty()).then(|| request_id.clone())
+    if request_id.is_empty() { Repeat::Never } else { Repeat::Under(request_id.clone()) }
 }
 
 /// Changes as they come.

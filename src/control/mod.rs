@@ -1,6 +1,6 @@
-//! The service by which routes are read and changed while the proxy runs, over gRPC.
+//! The services by which routes and apps are read and changed while the proxy runs, over gRPC.
 //!
-//! [`proto`] is `route.proto` as Rust. The side that answers has threads and a runtime of its own,
+//! [`proto`] is `route.proto` and `app.proto` as Rust. The side that answers has threads and a runtime of its own,
 //! as the admin room does: neither the data path nor the expiry of routes waits for anything that is
 //! asked here. Whoever may open the Unix socket, or has a certificate of the right
 //! authority, may do everything. [`dial`] and [`client`] are the side that asks: they know a running
@@ -8,6 +8,7 @@
 
 mod accept;
 pub mod address;
+mod apps;
 pub mod client;
 pub mod convert;
 pub mod dial;
@@ -17,6 +18,7 @@ mod past;
 mod peer;
 pub mod proto;
 mod read;
+mod registry_client;
 mod serve;
 mod service;
 mod status;
@@ -38,6 +40,8 @@ use crate::admin::Eyes;
 use crate::clock::Clock;
 use crate::proxy::connections::OnRemove;
 use crate::proxy::listener::{self, ListenError, listen};
+use crate::registrar::Registrar;
+use crate::resolve::dns::Dns;
 use crate::source::stored::Handle;
 use accept::Listener;
 use address::Address;
@@ -110,6 +114,8 @@ pub struct Subject {
     pub on_remove: OnRemove,
     /// Where routes are kept that can be changed, if anywhere, and by which rules.
     pub store: Option<(Handle, write::Settings)>,
+    /// Who keeps apps and projects there.
+    pub registrar: Option<Arc<Registrar<Dns>>>,
 }
 
 /// A served door. It closes when this is dropped.
@@ -149,7 +155,7 @@ impl Door {
                 (Listener::Tcp(listener, tls), None)
             }
         };
-        let Subject { eyes, on_remove, store } = subject;
+        let Subject { eyes, on_remove, store, registrar } = subject;
         let registry = store.map(|(handle, settings)| {
             let clock = Arc::clone(&eyes.clock) as Arc<dyn Clock>;
             let (writer, work) = Writer::new(handle.clone(), eyes.table.clone(), clock, settings);
@@ -159,9 +165,11 @@ impl Door {
         drop(entered);
         let (stop, stopping) = tokio::sync::watch::channel(false);
         let readiness = eyes.readiness.clone();
+        let clock = Arc::clone(&eyes.clock) as Arc<dyn Clock>;
+        let apps = apps::Apps { registrar, clock };
         let routes = service::Routes { eyes, on_remove, registry };
         let thread = std::thread::Builder::new().name("grpc".into()).spawn(move || {
-            runtime.block_on(serve::serve(listener, routes, readiness, stopping));
+            runtime.block_on(serve::serve(listener, (routes, apps), readiness, stopping));
             // First, so that nobody is led to a socket that answers no more.
             drop(bound);
             // A heavy answer that is still in the making is for nobody any more.

@@ -10,7 +10,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::net::UnixStream;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::registry::history::digest;
+use crate::registry::digest::digest;
 
 /// The longest subject that is told, in characters.
 const MAX_SUBJECT: usize = 256;

@@ -1,6 +1,6 @@
-//! `route.proto` as Rust: messages, service and client as they are generated.
+//! `route.proto` and `app.proto` as Rust: messages, service and client as they are generated.
 //!
-//! Their reference is the comments of the `.proto` itself.
+//! Their reference is the comments of the `.proto` files.
 
 #![allow(
     missing_docs,

@@ -242,18 +242,21 @@ impl<'a> Moment<'a> {
 
     fn state(&self, row: &Row, at: Timestamp, revision: u64) -> proto::RouteState {
         let Row { route, origin, fault } = row;
+        let hold = route.hold();
         let phase = match fault {
             Some(_) => proto::Phase::Faulty,
+            None if hold.is_some() => proto::Phase::Pending,
             None => convert::phase(route.phase(at)),
         };
-        let open = if fault.is_none() { self.eyes.ledger.open_of(&route.id) } else { 0 };
+        let fault = fault.clone().or_else(|| Some(hold?.words().to_owned()));
+        let open = if row.fault.is_none() { self.eyes.ledger.open_of(&route.id) } else { 0 };
         proto::RouteState {
             route: Some(convert::message(route)),
             phase: phase.into(),
             source: self.source_of(origin.as_ref()).to_owned(),
             origin: origin.as_ref().map(ToString::to_string).unwrap_or_default(),
             revision,
-            fault: fault.clone().unwrap_or_default(),
+            fault: fault.unwrap_or_default(),
             open_connections: open.try_into().unwrap_or(u64::MAX),
         }
     }

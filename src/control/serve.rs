@@ -18,8 +18,12 @@ use tracing::error;
 use crate::admin::Readiness;
 use crate::control::accept::{Listener, accept};
 use crate::control::gate::{Gate, MAX_MESSAGE, MAX_SET, STREAMS};
+use crate::control::proto::app_service_server::AppServiceServer;
+use crate::control::proto::domain_service_server::DomainServiceServer;
+use crate::control::proto::hardware_service_server::HardwareServiceServer;
+use crate::control::proto::project_service_server::ProjectServiceServer;
 use crate::control::proto::route_service_server::RouteServiceServer;
-use crate::control::service;
+use crate::control::{apps, service};
 
 /// Connections that wait between their arrival and the server.
 const ARRIVED: usize = 8;
@@ -43,7 +47,7 @@ const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/control.bin
 /// Serves until `stop` says true, or its sender is gone.
 pub(super) async fn serve(
     listener: Listener,
-    routes: service::Routes,
+    services: (service::Routes, apps::Apps),
     readiness: watch::Receiver<Readiness>,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -52,7 +56,7 @@ pub(super) async fn serve(
     beside.spawn(accept(listener, admitted));
     let health = HealthReporter::new();
     beside.spawn(tell_health(health.clone(), readiness));
-    let gate = match gate(routes, health) {
+    let gate = match gate(services, health) {
         Ok(gate) => gate,
         // The descriptors are our own: a test would show it.
         Err(error) => return error!(%error, "admin.grpc cannot be described"),
@@ -81,7 +85,7 @@ pub(super) async fn serve(
 }
 
 fn gate(
-    routes: service::Routes,
+    (routes, apps): (service::Routes, apps::Apps),
     health: HealthReporter,
 ) -> Result<Gate, tonic_reflection::server::Error> {
     let describe = || {
@@ -89,12 +93,24 @@ fn gate(
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let routes = Arc::new(routes);
+    let (routes, apps) = (Arc::new(routes), Arc::new(apps));
     let service =
         |most| RouteServiceServer::from_arc(Arc::clone(&routes)).max_decoding_message_size(most);
     let health = HealthService::from_health_reporter(health);
     let health = tonic_health::pb::health_server::HealthServer::new(health);
     let calls = Routes::new(service(MAX_MESSAGE))
+        .add_service(
+            AppServiceServer::from_arc(Arc::clone(&apps)).max_decoding_message_size(MAX_MESSAGE),
+        )
+        .add_service(
+            ProjectServiceServer::from_arc(Arc::clone(&apps))
+                .max_decoding_message_size(MAX_MESSAGE),
+        )
+        .add_service(
+            HardwareServiceServer::from_arc(Arc::clone(&apps))
+                .max_decoding_message_size(MAX_MESSAGE),
+        )
+        .add_service(DomainServiceServer::from_arc(apps).max_decoding_message_size(MAX_MESSAGE))
         .add_service(health.max_decoding_message_size(MAX_NAME))
         // Clients of both generations are about.
         .add_service(describe().build_v1()?.max_decoding_message_size(MAX_NAME))
@@ -104,7 +120,14 @@ fn gate(
 
 /// Keeps `grpc.health.v1` true: serving while new clients of the proxy are welcome.
 async fn tell_health(health: HealthReporter, mut readiness: watch::Receiver<Readiness>) {
-    let name = <RouteServiceServer<service::Routes> as NamedService>::NAME;
+    let names = [
+        "",
+        <RouteServiceServer<service::Routes> as NamedService>::NAME,
+        <AppServiceServer<apps::Apps> as NamedService>::NAME,
+        <ProjectServiceServer<apps::Apps> as NamedService>::NAME,
+        <HardwareServiceServer<apps::Apps> as NamedService>::NAME,
+        <DomainServiceServer<apps::Apps> as NamedService>::NAME,
+    ];
     loop {
         let status = match *readiness.borrow_and_update() {
             Readiness::Ready => ServingStatus::Serving,
@@ -112,7 +135,7 @@ async fn tell_health(health: HealthReporter, mut readiness: watch::Receiver<Read
                 ServingStatus::NotServing
             }
         };
-        for service in ["", name] {
+        for service in names {
             health.set_service_status(service, status).await;
         }
         if readiness.changed().await.is_err() {

@@ -67,13 +67,13 @@ impl Routes {
 }
 
 /// Who asked, and until when an answer is waited for.
-struct Asked {
-    by: String,
+pub(super) struct Asked {
+    pub(super) by: String,
     until: Instant,
 }
 
 impl Asked {
-    fn of<T>(request: &Request<T>) -> Result<Self, Status> {
+    pub(super) fn of<T>(request: &Request<T>) -> Result<Self, Status> {
         let peer = request.extensions().get::<Peer>();
         let deadline = request.extensions().get::<Deadline>();
         // Both are put there before any call.

@@ -12,7 +12,7 @@ use crate::store;
 const MAX_WORDS: usize = 3 * 1024;
 
 /// Words that fit.
-fn told(code: Code, words: &str) -> Status {
+pub(super) fn told(code: Code, words: &str) -> Status {
     let end = words.floor_char_boundary(MAX_WORDS);
     match words.get(..end) {
         Some(start) if end < words.len() => Status::new(code, format!("{start}…")),
@@ -69,7 +69,7 @@ fn code(error: &store::Error) -> Code {
 /// The answer to all that needs a store, where there is none.
 pub(super) fn no_store() -> Status {
     Status::failed_precondition(
-        "this proxy keeps no routes of its own: set store.path (a file) or store.etcd.endpoints",
+        "this proxy keeps nothing of its own: set store.path (a file) or store.etcd.endpoints",
     )
 }
 

@@ -275,6 +275,13 @@ impl Ledger {
             let current = table.snapshot.by_id(id).map(|claim| &claim.route);
             for cohort in &mut group.cohorts {
                 match current {
+                    // Whoever holds it back means now.
+                    Some(route) if route.hold().is_some() => {
+                        if cohort.leaving.is_none_or(|end| end > now) {
+                            taken_away += cohort.sessions.len();
+                            cohort.leaving = Some(now);
+                        }
+                    }
                     Some(route) if cohort.route.leads_like(route) => {
                         cohort.route = Arc::clone(route);
                         cohort.leaving = None;
@@ -484,7 +491,7 @@ impl Drop for Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::routing::route::{Claim, Lifetime, Origin, Terms};
+    use crate::routing::route::{Claim, Hold, Lifetime, Origin, Terms};
     use crate::routing::snapshot::Snapshot;
 
     fn at(second: i64) -> Timestamp {
@@ -512,6 +519,24 @@ mod tests {
     }
 
     const DRAIN: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn a_route_that_is_held_back_cuts_its_connections_whatever_the_policy() {
+        for policy in [OnRemove::Keep, OnRemove::Drain, OnRemove::Cut] {
+            let ledger = Arc::new(Ledger::new(0));
+            let open = route("a.test", "127.0.0.1:1", Some(100));
+            let entry = enter(&ledger, 1, &open);
+            let terms = Terms { hold: Some(Hold::Suspended), ..open.terms() };
+            let (hosts, backends) = (open.hosts.clone(), open.backends.clone());
+            let held = Arc::new(Route::new("a.test".into(), hosts, backends, terms));
+            let now = Instant::now();
+            assert_eq!(ledger.adopt(&table(1, &[&open]), policy, DRAIN, now), 0);
+            assert_eq!(ledger.adopt(&table(2, &[&held]), policy, DRAIN, now), 1);
+            assert_eq!(ledger.adopt(&table(3, &[&held]), policy, DRAIN, now), 0, "told once");
+            assert_eq!(ledger.retire_due(at(1), now), 1);
+            assert_eq!(entry.handle().retired(), Some(Outcome::RouteRemoved));
+        }
+    }
 
     #[test]
     fn ten_thousand_sessions_of_one_route_end_together_and_leave_nothing_behind() {

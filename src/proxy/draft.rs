@@ -126,7 +126,7 @@ impl Draft {
     pub(super) fn missed(&mut self, miss: Miss) -> Outcome {
         let outcome = Outcome::from(&miss);
         match miss {
-            Miss::NotYet(route) | Miss::Expired(route) => self.took(&route),
+            Miss::NotYet(route) | Miss::Expired(route) | Miss::Held(route, _) => self.took(&route),
             Miss::Unknown => {}
         }
         outcome

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 use crate::clock::Clock;
 use crate::proxy::connections::Ledger;
 use crate::proxy::engine::deadlines::Deadlines;
+use crate::proxy::fresh::Newcomers;
 use crate::proxy::limits::Limits;
 use crate::proxy::peek;
 use crate::proxy::relay::idle;
@@ -43,6 +44,8 @@ pub struct House<C> {
     pub answer: Answer,
     /// How long a relay may stand still.
     pub idle: Rc<idle::Limits>,
+    /// Who is new to an app that serves one client at a time.
+    pub newcomers: Arc<Newcomers>,
     /// Where TLS is ended, for routes that ask for it.
     pub terminal: Terminal,
 }

@@ -18,6 +18,7 @@ use crate::proxy::backend::connect::Connect;
 use crate::proxy::connections::Entry;
 use crate::proxy::draft::{Draft, Shown, Took};
 use crate::proxy::engine::deadlines::{Deadline, Passed};
+use crate::proxy::fresh::Newcomer;
 use crate::proxy::house::House;
 use crate::proxy::limits::{Permit, Slot};
 use crate::proxy::passage::Passage;
@@ -45,8 +46,8 @@ pub struct Arrival {
 
 /// How far a client has come that was not refused, and the bytes that were read of it.
 enum Travelled<B> {
-    /// To the backend, sealed.
-    There(B, Vec<u8>),
+    /// To the backend, sealed; and what a client holds that is new to it.
+    There(B, Vec<u8>, Option<Box<Newcomer>>),
     /// As far as it gets: TLS ends here.
     Here(Arc<Route>, Vec<u8>),
 }
@@ -133,10 +134,15 @@ fn arrive<T: Transport, C: Connect>(
     let mut entry = house.ledger.enter(draft.session);
     async move {
         match travel(&mut client, &mut permit, &mut entry, &mut draft, &house, &mut timer).await {
-            Ok(Travelled::There(backend, prefix)) => {
-                let relay = Relay::new(client, backend, prefix, Rc::clone(&house.idle), &mut timer);
+            Ok(Travelled::There(backend, prefix, newcomer)) => {
+                let idle = match &newcomer {
+                    None => Rc::clone(&house.idle),
+                    Some(_) => Newcomer::silence(),
+                };
+                let relay = Relay::new(client, backend, prefix, idle, &mut timer);
                 let told = Moved::default();
-                Arrived::Carried(Box::new(Passage { relay, told, timer, entry, permit, draft }))
+                let passage = Passage { relay, told, timer, entry, permit, newcomer, draft };
+                Arrived::Carried(Box::new(passage))
             }
             Ok(Travelled::Here(route, prefix)) => {
                 let guest = Guest { client, prefix, route, permit, entry, draft, timer };
@@ -190,22 +196,44 @@ fn travel<T: Transport, C: Connect>(
             return Ok(Travelled::Here(route, prefix));
         }
         let dialled = Instant::now();
-        let connected = tokio::select! {
+        let reached = tokio::select! {
             // In a box: who has not shown a name yet must not hold its place.
-            connected = Box::pin(house.dialer.connect(&route, timer)) => connected,
+            reached = Box::pin(reach(&route, prefix.len(), house, timer)) => reached,
             outcome = entry.handle().wait() => return Err(outcome),
         };
         draft.connect_took = Some(Took::since(dialled));
-        match connected {
-            Ok((backend, endpoint)) => {
+        match reached {
+            Ok((backend, endpoint, newcomer)) => {
                 draft.endpoint = u16::try_from(endpoint).ok();
-                Ok(Travelled::There(backend, prefix))
+                Ok(Travelled::There(backend, prefix, newcomer))
             }
-            Err(error) => {
-                tracing::debug!(route = %route.id, %error, "no backend could be reached");
+            Err(outcome) => {
                 draft.endpoint = Some(0);
-                Err(Outcome::from(&error))
+                Err(outcome)
             }
+        }
+    }
+}
+
+/// Connects to a route's backend, in its turn where that serves one client at a time. Tells which of
+/// its endpoints that is.
+async fn reach<C: Connect>(
+    route: &Route,
+    said: usize,
+    house: &House<C>,
+    timer: &mut Deadline,
+) -> Result<(C::Stream, usize, Option<Box<Newcomer>>), Outcome> {
+    let newcomer = if route.is_initializing() {
+        let place = house.newcomers.wait(route, timer).await?;
+        Some(Box::new(Newcomer::new(place, said, &house.idle)))
+    } else {
+        None
+    };
+    match house.dialer.connect(route, timer).await {
+        Ok((backend, endpoint)) => Ok((backend, endpoint, newcomer)),
+        Err(error) => {
+            tracing::debug!(route = %route.id, %error, "no backend could be reached");
+            Err(Outcome::from(&error))
         }
     }
 }
@@ -264,8 +292,8 @@ mod tests {
         let both = size_of_session(session::<Socket, Dialer>);
         assert!(both <= 32, "{both} bytes");
         let arriving = size_of_way(arrive::<Socket, Dialer>);
-        assert!(arriving <= 976, "{arriving} bytes");
+        assert!(arriving <= 984, "{arriving} bytes");
         let relaying = size_of::<Passage<Socket, Socket>>();
-        assert!(relaying <= 616, "{relaying} bytes");
+        assert!(relaying <= 624, "{relaying} bytes");
     }
 }

@@ -4,10 +4,10 @@
 //! that a record cannot be changed, taken out or put in without showing ([`super::verify`]). A write of
 //! very many routes leaves several records in a row, because a value has a bound.
 
-use aws_lc_rs::digest::{SHA256, digest as hash};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::registry::written;
 use crate::store::Revision;
 
 /// One write, or a part of a large one.
@@ -16,7 +16,7 @@ pub struct Record {
     /// 1, 2, 3 … without gaps.
     pub number: u64,
     /// When it was planned, by the clock of the proxy that did.
-    #[serde(with = "instant")]
+    #[serde(with = "written")]
     pub at: Timestamp,
     /// Who asked for it, in words.
     pub by: String,
@@ -105,16 +105,6 @@ impl Default for Bounds {
     }
 }
 
-/// The SHA-256 of some bytes, in hexadecimal.
-#[must_use]
-pub fn digest(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    hash(&SHA256, bytes).as_ref().iter().fold(String::with_capacity(64), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 /// What is kept as JSON.
 pub trait Kept: Serialize + for<'a> Deserialize<'a> {
     /// What it is called.
@@ -159,21 +149,6 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// Instants as RFC 3339.
-mod instant {
-    use serde::{Deserialize, Deserializer, Serializer, de};
-
-    use crate::clock::Timestamp;
-
-    pub(super) fn serialize<S: Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(at)
-    }
-
-    pub(super) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Timestamp, D::Error> {
-        String::deserialize(from)?.parse().map_err(de::Error::custom)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,11 +171,5 @@ mod tests {
         assert_eq!(Record::read(text.as_bytes()), Ok(record));
         let why = Head::read(b"{}").unwrap_err().to_string();
         assert!(why.contains("no head of the history: missing field `number`"), "{why}");
-    }
-
-    #[test]
-    fn the_digest_is_that_of_fips_180() {
-        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(digest(b"abc"), abc);
     }
 }

@@ -8,6 +8,8 @@
 //! requests/<request id>       JSON: which record answered it
 //! ```
 //!
+//! Apps and what belongs to them lie beside these ([`super::record`]).
+//!
 //! Routes and head share a prefix, so that one range reads both as of one revision and one watch
 //! tells of both.
 

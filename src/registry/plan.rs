@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::hostname::Pattern;
-use crate::registry::history::{Answered, Bounds, Change, Head, Kept, Old, Record, digest};
+use crate::registry::digest::digest;
+use crate::registry::history::{Answered, Bounds, Change, Head, Kept, Old, Record};
 use crate::registry::image::{Image, Stored, Value};
 use crate::registry::keys;
 use crate::registry::refusal::{MAX_ROUTE, Refusal};

@@ -4,7 +4,8 @@
 //! record after it, or the head, says of it is named by its number. What was removed for its age
 //! cannot be checked any more: the chain begins with the oldest record that is kept.
 
-use crate::registry::history::{Head, Kept, Record, digest};
+use crate::registry::digest::digest;
+use crate::registry::history::{Head, Kept, Record};
 
 /// A chain that is being checked.
 #[derive(Debug, Clone)]

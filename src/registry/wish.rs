@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use crate::registry::history::digest;
+use crate::registry::digest::digest;
 use crate::registry::image::{Image, Value};
 use crate::registry::refusal::MAX_REQUEST_ID;
 use crate::routing::route::Route;

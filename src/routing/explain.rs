@@ -60,7 +60,8 @@ impl Verdict {
     #[must_use]
     pub fn route(&self) -> Option<&Arc<Route>> {
         match self {
-            Self::Allowed(route) | Self::Missed(Miss::NotYet(route) | Miss::Expired(route)) => {
+            Self::Allowed(route)
+            | Self::Missed(Miss::NotYet(route) | Miss::Expired(route) | Miss::Held(route, _)) => {
                 Some(route)
             }
             Self::NoName(_) | Self::Missed(Miss::Unknown) => None,
@@ -94,6 +95,9 @@ impl Verdict {
                 Some(end) => format!("the route ended at {end}"),
                 None => "the route has ended".to_owned(),
             },
+            Self::Missed(Miss::Held(_, hold)) => {
+                format!("the route is held back: {}", hold.words())
+            }
         };
         Some(words)
     }

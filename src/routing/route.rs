@@ -60,6 +60,30 @@ pub struct Terms {
     pub refusal: Option<Answer>,
     /// How many connections at once; 0 is no limit.
     pub max_connections: u32,
+    /// Why nothing is forwarded, if nothing is.
+    pub hold: Option<Hold>,
+    /// Whether its app is being configured, and serves one client at a time.
+    pub is_initializing: bool,
+}
+
+/// Why nothing is forwarded to a name that a route claims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// Its project is suspended, or its domain led elsewhere for too long.
+    Suspended,
+    /// Nobody has seen its domain lead here yet.
+    DomainPending,
+}
+
+impl Hold {
+    /// The same in words.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Suspended => "its project is suspended, or its domain leads elsewhere",
+            Self::DomainPending => "nobody has seen its domain lead here yet",
+        }
+    }
 }
 
 /// [`Terms`] as they are kept: an end date is all that most routes say. One value has one form, so
@@ -160,6 +184,18 @@ impl Route {
     #[must_use]
     pub fn max_connections(&self) -> u32 {
         self.all().map_or(0, |terms| terms.max_connections)
+    }
+
+    /// Why nothing is forwarded, if nothing is.
+    #[must_use]
+    pub fn hold(&self) -> Option<Hold> {
+        self.all()?.hold
+    }
+
+    /// Whether its app is being configured, and serves one client at a time.
+    #[must_use]
+    pub fn is_initializing(&self) -> bool {
+        self.all().is_some_and(|terms| terms.is_initializing)
     }
 
     /// All that it says beside its names and backends.

@@ -16,7 +16,7 @@ use crate::outcome::Outcome;
 use crate::routing::claims::{Claims, Passage, Written};
 use crate::routing::expiry::Calendar;
 use crate::routing::names::{Hasher, Names};
-use crate::routing::route::{Claim, Origin, Phase, Route};
+use crate::routing::route::{Claim, Hold, Origin, Phase, Route};
 use crate::routing::shards::Shards;
 use crate::routing::zones::Zones;
 use crate::store::Revision;
@@ -66,6 +66,8 @@ pub enum Miss {
     NotYet(Arc<Route>),
     /// The route that does has ended.
     Expired(Arc<Route>),
+    /// The route that does is held back.
+    Held(Arc<Route>, Hold),
 }
 
 impl From<&Miss> for Outcome {
@@ -74,6 +76,8 @@ impl From<&Miss> for Outcome {
             Miss::Unknown => Self::UnknownName,
             Miss::NotYet(_) => Self::NotYetValid,
             Miss::Expired(_) => Self::ExpiredName,
+            Miss::Held(_, Hold::Suspended) => Self::Suspended,
+            Miss::Held(_, Hold::DomainPending) => Self::DomainPending,
         }
     }
 }
@@ -242,7 +246,10 @@ impl Snapshot {
     ) -> Result<&Arc<Route>, Miss> {
         let route = self.find(name, alpn).ok_or(Miss::Unknown)?;
         match route.phase(now) {
-            Phase::Live => Ok(route),
+            Phase::Live => match route.hold() {
+                None => Ok(route),
+                Some(hold) => Err(Miss::Held(Arc::clone(route), hold)),
+            },
             Phase::NotYet => Err(Miss::NotYet(Arc::clone(route))),
             Phase::Expired => Err(Miss::Expired(Arc::clone(route))),
         }

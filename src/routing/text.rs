@@ -16,8 +16,10 @@ use crate::units::Period;
 #[must_use]
 pub fn write(route: &Route) -> String {
     let mut text = String::from("[[route]]\n");
-    // Every term is named here, so that a new one cannot be forgotten.
-    let Terms { lifetime, app, mode, alpn, refusal, max_connections } = route.terms();
+    // Every term is named here, so that a new one cannot be forgotten. Two are no keys: they are
+    // what became of an app, and no file can say them.
+    let Terms { lifetime, app, mode, alpn, refusal, max_connections, hold: _, is_initializing: _ } =
+        route.terms();
     let Lifetime { not_before, expires_at, grace } = lifetime;
     let mut line = |key: &str, value: &dyn Display| {
         let _ = writeln!(text, "{key} = {value}");
@@ -226,7 +228,8 @@ client_ca = "/etc/clients.pem"
                 _ => alpn.iter().map(|name| Box::from(name.as_bytes())).collect(),
             };
             let app = app.map(Into::into);
-            let terms = Terms { lifetime, app, mode, alpn, refusal, max_connections };
+            let terms =
+                Terms { lifetime, app, mode, alpn, refusal, max_connections, ..Terms::default() };
             Route::new(id.into(), hosts, backends, terms)
         }
     }

@@ -8,11 +8,17 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::admin::Readiness;
+use crate::admission;
+use crate::admission::certificate::Roots;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{self, write};
 use crate::reconcile::{Reconciler, Report};
+use crate::registrar::Registrar;
+use crate::registry::app::App;
+use crate::resolve::dns::Dns;
 use crate::server::StartError;
+use crate::source::apps::Apps;
 use crate::source::file::{self, Reload};
 use crate::source::stored::{self, Handle, Stored};
 use crate::source::{RouteSet, Source};
@@ -21,6 +27,9 @@ use crate::store;
 /// Sets that wait for the reconciler; sources send rarely and may wait.
 const SETS: usize = 16;
 
+/// The apps that are asked whether they run.
+type Initializing = watch::Receiver<Arc<[App]>>;
+
 /// Where routes come from.
 pub(super) struct Supply {
     /// How many will tell a first set.
@@ -28,6 +37,8 @@ pub(super) struct Supply {
     pub(super) reload: Reload,
     /// Where routes are kept that can be changed, and by which rules.
     pub(super) store: Option<(Handle, write::Settings)>,
+    /// Who keeps apps and projects there, and the apps that initialize.
+    pub(super) registrar: Option<(Arc<Registrar<Dns>>, Initializing)>,
 }
 
 /// Starts the reconciler, and all that tells it routes.
@@ -51,8 +62,16 @@ pub(super) async fn supply(
         let (source, handle) = Stored::new(store);
         sources += 1;
         control.spawn(source.run(sets.clone()));
-        (handle, rules(config))
+        sources += 1;
+        let apps = Apps::new(Arc::clone(handle.store()));
+        let initializing = apps.initializing();
+        control.spawn(apps.run(sets.clone()));
+        (handle, initializing)
     });
+    let registrar = store.as_ref().and_then(|(handle, initializing)| {
+        Some((registrar(handle, &config.platform)?, initializing.clone()))
+    });
+    let store = store.map(|(handle, _)| (handle, rules(config)));
     let file = file::Watched::new(
         &config.routes.source(&config.terminate.zones),
         reload.clone(),
@@ -65,7 +84,18 @@ pub(super) async fn supply(
     if sources == 0 {
         warn!("no source of routes is configured (routes.path, store.path): every name is unknown");
     }
-    Supply { sources, reload, store }
+    Supply { sources, reload, store, registrar }
+}
+
+/// Who keeps apps and projects in a store; nobody, if DNS cannot be asked where their domains lead.
+fn registrar(store: &Handle, platform: &admission::Settings) -> Option<Arc<Registrar<Dns>>> {
+    let dns = Dns::new(&platform.resolvers).inspect_err(|error| {
+        warn!(%error, "apps cannot be deployed: name DNS servers (platform.resolvers)");
+    });
+    let roots = rustls_native_certs::load_native_certs().certs;
+    let roots = roots.iter().map(AsRef::as_ref).collect::<Roots>();
+    let store = Arc::clone(store.store());
+    Some(Arc::new(Registrar::new(store, dns.ok()?, platform.clone(), roots)))
 }
 
 /// What writes to the store are judged by.

@@ -6,25 +6,22 @@
 //! and says so: whoever reads it can keep what was good. Whether two routes claim the same name is
 //! not judged here: that rule has one place, `Snapshot::merge`. Pure: no file, no clock.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeValue;
 
 use crate::routing::claims::{Claims, Passage, Written};
 use crate::routing::route::{Origin, Route};
 use crate::source::fault::{Fault, FaultKind};
-use crate::source::keys::{self, KEYS, Slips};
+use crate::source::keys::{self, KEYS};
 use crate::source::pieces::{MAX_PIECE, Piece, pieces};
 use crate::source::place::{Place, Text};
+use crate::source::values::{self, Parsed, Slips};
 
 /// Faults that are kept of one text. Who has more mends them by a program, not one by one.
 const MAX_FAULTS: usize = 1000;
-/// The largest piece in which slips are told apart from worse: the parser keeps over 100 bytes for
-/// each error, and garbage may have one in each byte.
-const MAX_RECOVERED: usize = 1 << 20;
 
 /// What a text says.
 #[derive(Debug, Default)]
@@ -109,7 +106,8 @@ pub(super) fn page(source: &Arc<str>, piece: &Piece) -> Result<Page, NotUtf8> {
         let kind = FaultKind::TooLong { bytes: piece.length, most: MAX_PIECE };
         Err((0..0, kind))
     } else {
-        parse(valid)
+        values::parse(valid, |key| key == "route")
+            .map_err(|breach| (breach.span, FaultKind::NotToml(breach.why)))
     };
     let breach = parsed.map(|(table, slips)| reader.take(&table, &slips)).err();
     let is_toml = breach.is_none();
@@ -142,62 +140,6 @@ pub(super) fn bind<'a>(pages: impl Iterator<Item = &'a Page> + Clone) -> Documen
         document.claims = counted.map(|page| page.passage.clone()).collect();
     }
     document
-}
-
-type Parsed<'a> = Spanned<DeTable<'a>>;
-
-fn parse(text: &str) -> Result<(Parsed<'_>, Slips), (Range<usize>, FaultKind)> {
-    let error = match DeTable::parse(text) {
-        Ok(table) => return Ok((table, Slips::new())),
-        Err(error) => error,
-    };
-    let (table, errors) = if text.len() > MAX_RECOVERED {
-        (Parsed::new(0..0, DeTable::new()), vec![error])
-    } else {
-        DeTable::parse_recoverable(text)
-    };
-    let scalars = scalars(&table, text);
-    let mut slips = Slips::new();
-    let mut breach: Option<(Range<usize>, &str)> = None;
-    for error in &errors {
-        let span = error.span().unwrap_or_default();
-        let message = error.message().trim_end();
-        let value = scalars.range(..=span.start).next_back();
-        match value.filter(|(_, end)| span.end <= **end) {
-            Some((start, _)) => drop(slips.entry(*start).or_insert_with(|| message.to_owned())),
-            // One breach draws others behind it: the first is the one to mend.
-            None if breach.as_ref().is_none_or(|(known, _)| span.start < known.start) => {
-                breach = Some((span, message));
-            }
-            None => {}
-        }
-    }
-    match breach {
-        None => Ok((table, slips)),
-        Some((span, message)) => Err((span, FaultKind::NotToml(message.to_owned()))),
-    }
-}
-
-/// Beginnings and ends of the plain values of all routes, as far as each stands on one line that
-/// ends: a parser that stumbled over one of these has lost nothing behind it.
-fn scalars(table: &Parsed<'_>, text: &str) -> BTreeMap<usize, usize> {
-    let mut found = BTreeMap::new();
-    let mut open: Vec<&Spanned<DeValue<'_>>> = Vec::new();
-    open.extend(table.get_ref().iter().filter(|(key, _)| key.get_ref() == "route").map(|(_, v)| v));
-    while let Some(value) = open.pop() {
-        match value.get_ref() {
-            DeValue::Array(items) => open.extend(items.iter()),
-            DeValue::Table(entries) => open.extend(entries.iter().map(|(_, value)| value)),
-            _ => {
-                let Range { start, end } = value.span();
-                let is_on_one_line = text.get(start..end).is_some_and(|own| !own.contains('\n'));
-                if is_on_one_line && text.get(end..).is_some_and(|rest| rest.contains('\n')) {
-                    found.insert(start, end);
-                }
-            }
-        }
-    }
-    found
 }
 
 struct Reader<'a> {
@@ -281,6 +223,7 @@ mod tests {
     use crate::endpoint::Endpoint;
     use crate::routing::route::Mode;
     use crate::routing::termination::{BackendTls, Protocol, Termination, Trust};
+    use crate::source::values::MAX_RECOVERED;
     use crate::wire::alert::Answer;
     use proptest::prelude::*;
     use std::fmt::Write as _;

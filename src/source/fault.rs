@@ -356,6 +356,9 @@ pub enum FaultKind {
         /// How many of its routes stay.
         kept: usize,
     },
+    /// A record of the store that is none.
+    #[error("this record cannot be read: {}; it is left out", Shown(_0))]
+    Record(String),
     /// A set in which no route is good, after one that had some.
     #[error("not one route is good{}", Kept(*kept))]
     NoneGood {
@@ -382,9 +385,9 @@ impl FaultKind {
 }
 
 /// What was probably meant, else everything that could have been.
-struct Meant<'a> {
-    nearest: Option<&'static str>,
-    else_one_of: &'a [&'static str],
+pub(crate) struct Meant<'a> {
+    pub(crate) nearest: Option<&'static str>,
+    pub(crate) else_one_of: &'a [&'static str],
 }
 
 impl Display for Meant<'_> {
@@ -415,7 +418,7 @@ const fn remedy(kept: usize) -> &'static str {
 }
 
 /// Something that was written, fit for a terminal.
-struct Shown<'a, T>(&'a T);
+pub(crate) struct Shown<'a, T>(pub(crate) &'a T);
 
 /// The longest text that is shown of what was written, in characters. Longer than any valid name.
 const MAX_SHOWN: usize = 300;

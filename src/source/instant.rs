@@ -27,12 +27,18 @@ pub enum NotAnInstant {
 }
 
 /// The instant that a text names.
-pub(super) fn from_text(text: &str) -> Result<Timestamp, NotAnInstant> {
+///
+/// # Errors
+/// What is wrong with it.
+pub fn from_text(text: &str) -> Result<Timestamp, NotAnInstant> {
     text.parse().map_err(|_| NotAnInstant::Unreadable).and_then(from_toml)
 }
 
 /// The instant that a TOML date-time names.
-pub(super) fn from_toml(written: Datetime) -> Result<Timestamp, NotAnInstant> {
+///
+/// # Errors
+/// What is missing in it.
+pub fn from_toml(written: Datetime) -> Result<Timestamp, NotAnInstant> {
     match (written.date, written.time, written.offset) {
         (Some(date), Some(time), Some(offset)) => {
             let year = i16::try_from(date.year).map_err(|_| NotAnInstant::Unreadable)?;

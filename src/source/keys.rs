@@ -4,7 +4,6 @@
 //! that only later versions know is refused, never ignored: it would route what it means to hold
 //! back. Spans are those of the parser; who calls knows where they lie in a file.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,6 +21,7 @@ use crate::routing::termination::Protocol;
 use crate::source::fault::FaultKind;
 use crate::source::instant;
 use crate::source::terminating::Terminating;
+use crate::source::values::{Slips, kind_of, within};
 use crate::units::Period;
 use crate::wire::alert::Answer;
 
@@ -51,9 +51,6 @@ const MAX_LABEL: usize = MAX_NAME + "**.".len();
 /// More bytes than any host has in any spelling (253 letters of at most 4 bytes): not worth
 /// handing to IDNA.
 const MAX_HOST: usize = 4 * MAX_NAME;
-
-/// What is no TOML inside of single values, by the offset at which the value begins.
-pub(super) type Slips = BTreeMap<usize, String>;
 
 type Value<'a> = Spanned<DeValue<'a>>;
 type Faults = Vec<(Range<usize>, FaultKind)>;
@@ -168,10 +165,9 @@ impl Reading<'_> {
     /// Whether the parser stumbled inside of the value, which then says nothing.
     fn has_slips(&mut self, key: &str, value: &Value<'_>) -> bool {
         let before = self.faults.len();
-        let Range { start, end } = value.span();
-        for (slip, why) in self.slips.range(start..=end) {
-            let kind = FaultKind::NotAValue { key: key.to_owned(), why: why.clone() };
-            self.faults.push((*slip..end, kind));
+        for (span, why) in within(self.slips, &value.span()) {
+            let kind = FaultKind::NotAValue { key: key.to_owned(), why: why.to_owned() };
+            self.faults.push((span, kind));
         }
         self.faults.len() > before
     }
@@ -421,13 +417,5 @@ fn repeated<T: Ord>(items: &[T]) -> Vec<(usize, usize)> {
 }
 
 fn wrong_type(key: &'static str, expected: &'static str, found: &DeValue<'_>) -> FaultKind {
-    let found = match found {
-        DeValue::String(_) => "a text",
-        DeValue::Integer(_) | DeValue::Float(_) => "a number",
-        DeValue::Boolean(_) => "true or false",
-        DeValue::Datetime(_) => "a date",
-        DeValue::Array(_) => "a list",
-        DeValue::Table(_) => "a table",
-    };
-    FaultKind::Type { key, expected, found }
+    FaultKind::Type { key, expected, found: kind_of(found) }
 }

@@ -3,12 +3,13 @@
 //! A [`Source`] tells whole sets, never deltas: whatever it said before is replaced by what it
 //! says now. It knows no table and no other source.
 
+pub mod apps;
 mod crew;
 pub mod document;
 pub mod fault;
 pub mod file;
 mod guard;
-mod instant;
+pub mod instant;
 mod keys;
 mod pages;
 mod pieces;
@@ -17,7 +18,9 @@ mod sheet;
 mod shelf;
 pub mod stored;
 mod tell;
+mod teller;
 mod terminating;
+pub mod values;
 
 use std::sync::Arc;
 

@@ -26,18 +26,18 @@ use crate::source::crew::spread;
 use crate::source::document;
 use crate::source::fault::{Fault, FaultKind};
 use crate::source::place::Place;
-use crate::source::tell;
+use crate::source::teller::{Closed, Teller};
 use crate::source::{RouteSet, Source};
 use crate::store::{self, Batch, Entry, Range, Revision};
 
 /// The name of this source.
 pub const NAME: &str = "store";
 /// The first pause after a failure; each further one doubles it.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause: a store that is back is noticed within this time.
-const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// A watch that lasted this long was no failure.
-const LASTING: Duration = Duration::from_secs(10);
+pub(super) const LASTING: Duration = Duration::from_secs(10);
 /// How many batches that are there already are taken at once.
 const MOST_BATCHES: usize = 1000;
 /// How many entries a thread reads at a time.
@@ -332,7 +332,7 @@ impl Stored {
 
 impl Source for Stored {
     async fn run(mut self, sets: mpsc::Sender<RouteSet>) {
-        let mut teller = Teller { sets, told: None, is_due: false };
+        let mut teller = Teller::new(sets);
         let mut pause = FIRST_PAUSE;
         loop {
             let began = Instant::now();
@@ -356,40 +356,6 @@ impl Source for Stored {
                 }
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-    }
-}
-
-/// Hands sets on.
-#[derive(Debug)]
-struct Teller {
-    sets: mpsc::Sender<RouteSet>,
-    told: Option<RouteSet>,
-    /// Whether there is something new to tell.
-    is_due: bool,
-}
-
-/// Nobody listens any more.
-struct Closed;
-
-impl Teller {
-    /// Waits until there is something to tell and somebody can take it.
-    async fn turn(&self) -> Result<(), Closed> {
-        if !self.is_due {
-            self.sets.closed().await;
-            return Err(Closed);
-        }
-        self.sets.reserve().await.map(drop).map_err(|_| Closed)
-    }
-
-    fn tell(&mut self, set: RouteSet) {
-        let before = self.told.as_ref();
-        let is_new = before != Some(&set);
-        // There was room just now; were there none any more, it would stay due.
-        self.is_due = is_new && self.sets.try_send(set.clone()).is_err();
-        if is_new && !self.is_due {
-            tell::faults(before.map_or(&[], |told| &told.faults), &set.faults);
-            self.told = Some(set);
         }
     }
 }

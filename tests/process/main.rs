@@ -9,6 +9,7 @@
 
 mod access_log;
 mod admin_socket;
+mod apps;
 mod commands;
 #[path = "../control/support.rs"]
 #[allow(dead_code, reason = "its clients are shared, and not all of it is needed here")]
@@ -30,10 +31,15 @@ mod full_disk;
 #[path = "../journey/support.rs"]
 #[allow(dead_code, reason = "what journeys need is shared, and not all of it is needed here")]
 mod journey;
+mod lives;
+mod manifest;
 mod merged;
 mod metrics;
+#[path = "../probe/named.rs"]
+mod named;
 mod page;
 mod pipes;
+mod probe;
 mod reload;
 mod route_fleet;
 mod route_follow;

@@ -17,11 +17,12 @@ fn a_file_goes_before_the_store_and_every_place_names_both() {
     proxy.told(&["route", "set", "mine", "--host", "shared.test", "--backend", &backend]);
     until("the stored route", || is_served(&proxy, "shared.test"));
     let status = get(admin, "/status.json").json();
-    let standing = &status["sources"][1];
+    // By their names: apps, file, store.
+    let standing = &status["sources"][2];
     assert_eq!((&standing["name"], &standing["conflicts"]), (&"store".into(), &0.into()));
     assert!(standing["revision"].as_u64() > Some(0), "{standing}");
     assert_eq!(status["store_revision"], standing["revision"]);
-    assert_eq!(status["sources"][0]["revision"], serde_json::Value::Null);
+    assert_eq!(status["sources"][1]["revision"], serde_json::Value::Null);
 
     // A file takes the name away.
     let both = route("file.test", file, "") + &route("shared.test", file, "");

@@ -72,7 +72,14 @@ impl Controlled {
 
     /// The same proxy again, after it was ended.
     pub(crate) fn restart(&mut self) {
-        self.daemon = Daemon::start(self.starting());
+        self.restart_with(&[]);
+    }
+
+    /// The same with further settings.
+    pub(crate) fn restart_with(&mut self, variables: &[(&str, &str)]) {
+        let mut command = self.starting();
+        command.envs(variables.iter().copied());
+        self.daemon = Daemon::start(command);
     }
 
     /// Ends it as a power cut would.

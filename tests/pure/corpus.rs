@@ -27,4 +27,6 @@ fn the_corpus_of_every_fuzz_target_holds() {
     replay("client_hello", checks::client_hello);
     replay("hostname", checks::hostname);
     replay("document", checks::document);
+    replay("manifest", checks::manifest);
+    replay("certificate", checks::certificate);
 }

@@ -14,6 +14,7 @@ use mse_proxy::proxy::backend::connect::{Connect, ConnectError};
 use mse_proxy::proxy::connections::{Ledger, OnRemove};
 use mse_proxy::proxy::engine::deadlines::{Deadline, Deadlines, TICK};
 use mse_proxy::proxy::engine::tasks::Spawner;
+use mse_proxy::proxy::fresh::{self, Newcomers};
 use mse_proxy::proxy::house::House;
 use mse_proxy::proxy::limits::{self, Limits};
 use mse_proxy::proxy::peek;
@@ -203,6 +204,7 @@ impl World {
                 Spawner::default(),
                 deadlines.clone(),
             ),
+            newcomers: Arc::new(Newcomers::new(&fresh::Settings::default(), CONNECT)),
             deadlines,
         });
         let slots = free_slots(&house.limits);

@@ -6,7 +6,6 @@ mod draft;
 mod history;
 mod list;
 mod pages;
-mod progress;
 mod remove;
 mod set;
 mod show;

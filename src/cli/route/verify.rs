@@ -9,14 +9,15 @@ use std::str::FromStr;
 
 use serde_json::json;
 
-use super::progress::Progress;
+use crate::cli::progress::Progress;
 use crate::cli::remote::Remote;
 use crate::cli::report::print;
 use crate::cli::words::{clean, counted};
 use crate::cli::{Format, Status};
 use crate::control::client::Error;
 use crate::control::proto::{HistoryRecord, HistoryRequest, HistoryResponse};
-use crate::registry::history::{Head, digest};
+use crate::registry::digest::{digest, hexadecimal};
+use crate::registry::history::Head;
 use crate::registry::verify::{Broken, Chain};
 
 /// Records of a page: some of them may be large.
@@ -103,10 +104,7 @@ async fn walk(known: Option<&Known>, remote: &Remote) -> Result<Found, Error> {
 }
 
 fn head(page: &HistoryResponse) -> Head {
-    let digest = page.head_digest.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    });
+    let digest = hexadecimal(&page.head_digest);
     Head { number: page.head_number, digest, oldest: page.oldest }
 }
 

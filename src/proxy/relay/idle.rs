@@ -104,6 +104,12 @@ impl Idle {
         Self { limits, last, half_closed: false, is_old: false }
     }
 
+    /// Other limits hold from here on.
+    pub fn relax(&mut self, limits: &Rc<Limits>, timer: &mut Deadline) {
+        self.limits = Rc::clone(limits);
+        timer.set(self.deadline().min(self.last + OLD));
+    }
+
     /// Bytes moved just now.
     pub fn touch(&mut self) {
         self.last = Instant::now();

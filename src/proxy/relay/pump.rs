@@ -104,6 +104,11 @@ impl<C: Transport, B: Transport> Relay<C, B> {
         self.pump.poll(cx, &mut self.client, &mut self.backend, handle, timer)
     }
 
+    /// Other limits hold from here on.
+    pub fn relax(&mut self, limits: &Rc<Limits>, timer: &mut Deadline) {
+        self.pump.idle.relax(limits, timer);
+    }
+
     /// What has moved so far.
     pub fn moved(&self) -> Moved {
         let Pump { to_backend, to_client, .. } = &self.pump;

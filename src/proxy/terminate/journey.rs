@@ -142,7 +142,8 @@ impl Left {
                 let idle = Rc::clone(&house.idle);
                 let relay = Relay::new(client, backend, Vec::new(), idle, &mut timer);
                 let told = Moved::default();
-                let mut passage = Passage { relay, told, timer, entry, permit, draft };
+                let mut passage =
+                    Passage { relay, told, timer, entry, permit, newcomer: None, draft };
                 let end = std::future::poll_fn(|cx| passage.poll(cx)).await;
                 passage.end(end);
             }

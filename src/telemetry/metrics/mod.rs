@@ -12,6 +12,7 @@ mod process;
 mod routes;
 mod tally;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::SignedDuration;
@@ -56,6 +57,8 @@ pub struct Metrics {
     sheets: Mutex<Vec<Arc<Sheet>>>,
     routes: Arc<Book>,
     process: Process,
+    /// What the registry did by itself, by words of its own.
+    events: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 /// What is read off elsewhere at the moment of a scrape.
@@ -126,7 +129,20 @@ impl Metrics {
             sheets: Mutex::default(),
             routes: Arc::new(Book::new(most)),
             process: Process::new(),
+            events: Mutex::default(),
         }
+    }
+
+    /// Counts something that the registry did by itself.
+    pub fn note(&self, event: &'static str) {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        *events.entry(event).or_default() += 1;
+    }
+
+    /// What it did so far, by those words.
+    #[must_use]
+    pub fn events(&self) -> BTreeMap<&'static str, u64> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A tally for one more worker.
@@ -175,6 +191,12 @@ impl Metrics {
         families.extend(of_table(facts));
         families.extend(of_certificates(facts, self.routes.most()));
         families.extend(self.routes.families(&facts.table.snapshot, facts.now));
+        let events = self.events();
+        families.push(counter(
+            "mse_proxy_registry_events_total",
+            "What this proxy did for projects, apps and domains as time passed.",
+            events.iter().map(|(event, count)| (vec![("event", *event)], amount(*count))),
+        ));
         families.push(gauge(
             "mse_proxy_build_info",
             "What runs: always 1, labelled by the version.",

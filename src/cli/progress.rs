@@ -35,6 +35,11 @@ impl Progress {
         Self(bar)
     }
 
+    /// Says something beside it.
+    pub(super) fn aside(&self, say: impl FnOnce()) {
+        self.0.suspend(say);
+    }
+
     /// One step is done.
     pub(super) fn step(&self) {
         self.0.inc(1);

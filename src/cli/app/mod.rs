@@ -1,0 +1,48 @@
+//! `app`: apps that run behind a proxy or its fleet, from a manifest to their end.
+
+mod deploy;
+mod list;
+mod phase;
+mod shown;
+
+use super::Status;
+use super::remote::{AdminArguments, with_proxy};
+use super::report::Voice;
+
+/// The project that is meant where none is named.
+const PROJECT: &str = "default";
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Judge a manifest, and deploy its app if nothing speaks against it.
+    Deploy(deploy::Arguments),
+    /// List apps, where they are in their lives and when they end.
+    #[command(visible_alias = "ls")]
+    List(list::Arguments),
+    /// Show one app: its hostnames, its end, how to reach it.
+    Show(Named),
+    /// Say that an app has gone on in its life, or where it is.
+    Phase(phase::Arguments),
+    /// Stop an app: its routes go, its connections are cut.
+    Stop(Named),
+}
+
+/// An app by its name.
+#[derive(Debug, clap::Args)]
+pub(super) struct Named {
+    /// The app.
+    name: String,
+    /// Its project.
+    #[arg(long, default_value = PROJECT)]
+    project: String,
+}
+
+pub(super) fn run(command: &Command, admin: &AdminArguments, voice: Voice) -> Status {
+    with_proxy(admin, voice, async |remote| match command {
+        Command::Deploy(arguments) => deploy::run(arguments, remote).await,
+        Command::List(arguments) => list::run(arguments, remote).await,
+        Command::Show(named) => phase::show(named, remote).await,
+        Command::Phase(arguments) => phase::run(arguments, remote).await,
+        Command::Stop(named) => phase::stop(named, remote).await,
+    })
+}

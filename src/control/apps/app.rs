@@ -1,0 +1,180 @@
+//! `AppService`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tonic::{Code, Request, Response, Status};
+use tracing::info;
+
+use super::convert::{self, field, given};
+use super::{Answer, Apps, refused};
+use crate::admission::certificate::{Chain, KeyFinding};
+use crate::admission::manifest::{self, Reading};
+use crate::admission::rules::{Open, Verdict};
+use crate::clock::Timestamp;
+use crate::control::proto::app_service_server::AppService;
+use crate::control::{proto, status};
+use crate::registrar::{Application, Decision};
+use crate::registry::app::App;
+use crate::source::place::Place;
+
+/// What a manifest is called whose name was not told.
+const UNNAMED: &str = "mse.toml";
+
+#[tonic::async_trait]
+impl AppService for Apps {
+    async fn deploy(
+        &self,
+        request: Request<proto::DeployRequest>,
+    ) -> Answer<proto::DeployResponse> {
+        let registrar = self.registrar()?;
+        let (message, by, now) = self.write(request)?;
+        let name = Some(&*message.manifest_name).filter(|name| !name.is_empty());
+        let source: Arc<str> = name.unwrap_or(UNNAMED).into();
+        let mut reading = manifest::read(&source, &message.manifest, now);
+        let Some(manifest) = reading.manifest.take() else {
+            let faults = reading.faults.iter().map(|fault| at(&fault.place, &fault.kind));
+            return Err(lines(Code::InvalidArgument, faults));
+        };
+        let chain = message.certificate.iter().map(Vec::as_slice);
+        let application = Application {
+            operator_tls: message.operator_tls,
+            backend: given("backend", &message.backend)?,
+            certificate: (!message.certificate.is_empty()).then(|| Chain::from_der(chain, false)),
+            key: given::<Finding>("key", &message.key)?.map(|finding| finding.0),
+            manifest,
+        };
+        let decided = registrar.deploy(&application, message.dry_run, now).await;
+        let Decision { verdict, app } = decided.map_err(|error| refused(&error))?;
+        judge(&verdict, &reading, &source)?;
+        let deployed = app.is_some();
+        let app = app.or_else(|| {
+            let terms = verdict.terms.as_ref()?;
+            Some(terms.app(&application.manifest, application.backend.clone(), now))
+        });
+        if let (Some(app), true) = (&app, deployed) {
+            let (project, name, ends_at) = (&app.project, &app.name, &app.ends_at);
+            info!(%by, %project, app = %name, %ends_at, "app deployed");
+        }
+        let odd = reading.warnings.iter().map(|one| at(&one.place, &one.kind));
+        let warnings = odd.chain(verdict.warnings.iter().map(|one| {
+            let place = reading.places.get(one.key()).cloned();
+            at(&place.unwrap_or_else(|| Place::of_source(&source)), one)
+        }));
+        let warnings = warnings.collect();
+        let app = match &app {
+            Some(app) => Some(self.told(app, now).await?),
+            None => None,
+        };
+        Ok(Response::new(proto::DeployResponse { app, warnings, deployed }))
+    }
+
+    async fn list(
+        &self,
+        request: Request<proto::ListAppsRequest>,
+    ) -> Answer<proto::ListAppsResponse> {
+        let registrar = self.registrar()?;
+        let project = given("project", &request.get_ref().project)?;
+        let now = self.clock.now();
+        let found = async {
+            let apps = registrar.apps(project.as_ref()).await?;
+            let projects = registrar.projects().await?;
+            Ok((apps, projects, registrar.domains(project.as_ref()).await?))
+        };
+        let (apps, projects, domains) = found.await.map_err(|error| refused(&error))?;
+        let projects: HashMap<_, _> = projects.iter().map(|one| (&one.name, one)).collect();
+        let domains: HashMap<_, _> = domains.iter().map(|one| (&one.host, one)).collect();
+        let apps = apps.iter().map(|app| {
+            let domain = app.custom_domain().and_then(|host| domains.get(host).copied());
+            convert::app(app, projects.get(&app.project).copied(), domain, now)
+        });
+        Ok(Response::new(proto::ListAppsResponse { apps: apps.collect() }))
+    }
+
+    async fn get(&self, request: Request<proto::AppRequest>) -> Answer<proto::App> {
+        let registrar = self.registrar()?;
+        let proto::AppRequest { project, name } = request.get_ref();
+        let (project, name) = (field("project", project)?, field("name", name)?);
+        let app = registrar.app(&project, &name).await.map_err(|error| refused(&error))?;
+        Ok(Response::new(self.told(&app, self.clock.now()).await?))
+    }
+
+    async fn advance(&self, request: Request<proto::AdvanceRequest>) -> Answer<proto::App> {
+        let registrar = self.registrar()?;
+        let (message, by, now) = self.write(request)?;
+        let (project, name) = (field("project", &message.project)?, field("name", &message.name)?);
+        let backend = given("backend", &message.backend)?;
+        let phase = match given("phase", &message.phase)? {
+            Some(phase) => phase,
+            None if backend.is_none() => {
+                return Err(Status::invalid_argument("give phase, backend or both"));
+            }
+            None => {
+                let app = registrar.app(&project, &name).await;
+                app.map_err(|error| refused(&error))?.phase_at(now)
+            }
+        };
+        let app = registrar.proceed(&project, &name, phase, backend.as_ref(), now).await;
+        let app = app.map_err(|error| refused(&error))?;
+        info!(%by, %project, app = %name, %phase, "app goes on");
+        Ok(Response::new(self.told(&app, now).await?))
+    }
+}
+
+impl Apps {
+    async fn told(&self, app: &App, now: Timestamp) -> Result<proto::App, Status> {
+        let around = self.registrar()?.around(app).await.map_err(|error| refused(&error))?;
+        Ok(convert::app(app, around.0.as_ref(), around.1.as_ref(), now))
+    }
+}
+
+/// Refuses what the rules refuse, every reason at its place.
+fn judge(verdict: &Verdict, reading: &Reading, source: &Arc<str>) -> Result<(), Status> {
+    let place = |key: Option<&str>| {
+        let known = key.and_then(|key| reading.places.get(key)).cloned();
+        known.unwrap_or_else(|| Place::of_source(source))
+    };
+    if !verdict.refusals.is_empty() {
+        let reasons = verdict.refusals.iter().map(|one| at(&place(one.key()), one));
+        return Err(lines(Code::FailedPrecondition, reasons));
+    }
+    if verdict.open.is_empty() {
+        return Ok(());
+    }
+    let missing = verdict.open.iter().map(|open| match open {
+        Open::Certificate => {
+            let words = "the manifest names a certificate: send its chain";
+            at(&place(Some("certificate")), &words)
+        }
+        Open::Key => {
+            let words = "tell whether this key fits the certificate; the key stays where it is";
+            at(&place(Some("private_key")), &words)
+        }
+        // These are asked here.
+        Open::Files | Open::Domain | Open::Registry => at(&place(None), &"cannot be judged"),
+    });
+    Err(lines(Code::InvalidArgument, missing))
+}
+
+fn at(place: &Place, words: &dyn std::fmt::Display) -> String {
+    format!("{}: {words}", place.origin)
+}
+
+fn lines(code: Code, lines: impl Iterator<Item = String>) -> Status {
+    status::told(code, &lines.collect::<Vec<_>>().join("\n"))
+}
+
+/// What the owner's side found of the private key.
+struct Finding(KeyFinding);
+
+impl std::str::FromStr for Finding {
+    type Err = &'static str;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        KeyFinding::ALL
+            .into_iter()
+            .find(|finding| finding.word() == word)
+            .map(Self)
+            .ok_or("must be matches, differs, encrypted, missing or unusable")
+    }
+}

@@ -1,0 +1,151 @@
+//! Deploying an app: asked once of DNS, judged as often as the registry changes meanwhile.
+
+use super::{Error, Registrar, TRIES};
+use crate::admission::certificate::{Chain, ChainError, KeyFinding};
+use crate::admission::evidence::{DomainEvidence, Evidence, Registered};
+use crate::admission::manifest::Manifest;
+use crate::admission::rules::{Verdict, Wish, judge};
+use crate::clock::Timestamp;
+use crate::endpoint::Endpoint;
+use crate::hostname::Pattern;
+use crate::probe::domain::gather;
+use crate::registry::app::App;
+use crate::registry::changes::{Ground, deploy};
+use crate::registry::domain::Domain;
+use crate::registry::hardware::Seats;
+use crate::registry::project::Project;
+use crate::registry::record::{DOMAINS, Held, app_key, project_key, seats_of};
+use crate::resolve::records::Records;
+
+/// What somebody wants to deploy, with what only they could find out.
+#[derive(Debug, Clone)]
+pub struct Application {
+    /// The manifest.
+    pub manifest: Manifest,
+    /// Whether TLS shall end in the proxy.
+    pub operator_tls: bool,
+    /// Where the app is, if that is known.
+    pub backend: Option<Endpoint>,
+    /// The owner's certificate; the key never comes here.
+    pub certificate: Option<Result<Chain, ChainError>>,
+    /// Whether the owner's key fits it, as the owner's side found.
+    pub key: Option<KeyFinding>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// What the rules say.
+    pub verdict: Verdict,
+    /// The app, if it was deployed.
+    pub app: Option<App>,
+}
+
+/// What a deployment rests on, as it is stored.
+struct Stored {
+    project: Option<Held<Project>>,
+    seats: Vec<Held<Seats>>,
+    last: Option<Held<App>>,
+    domains: Vec<Held<Domain>>,
+}
+
+impl Stored {
+    fn registered(&self) -> Registered {
+        Registered {
+            project: self.project.as_ref().map(|held| held.record.clone()),
+            seats: self.seats.iter().map(|held| held.record.clone()).collect(),
+            app: self.last.as_ref().map(|held| held.record.clone()),
+            domains: self.domains.iter().map(|held| held.record.clone()).collect(),
+        }
+    }
+}
+
+impl<D: Records> Registrar<D> {
+    /// Judges an application, and deploys the app if nothing speaks against it and it is no dry
+    /// run.
+    ///
+    /// # Errors
+    /// What kept it from being judged or written; that it was refused is none.
+    pub async fn deploy(
+        &self,
+        application: &Application,
+        dry_run: bool,
+        now: Timestamp,
+    ) -> Result<Decision, Error> {
+        let evidence = self.evidence(application).await;
+        let Application { manifest, operator_tls, backend, .. } = application;
+        for _ in 0..TRIES {
+            let stored = self.stored(manifest).await?;
+            let wish = Wish { manifest, operator_tls: *operator_tls };
+            let registered = stored.registered();
+            let verdict = judge(wish, &evidence, Some(&registered), &self.platform, now);
+            let (Some(terms), Some(project), false, true) =
+                (&verdict.terms, &stored.project, dry_run, verdict.open.is_empty())
+            else {
+                return Ok(Decision { verdict, app: None });
+            };
+            let app = terms.app(manifest, backend.clone(), now);
+            let host = app.custom_domain();
+            let ground = Ground {
+                project,
+                seats: super::seats_of(&app, &stored.seats),
+                last: stored.last.as_ref(),
+                domain: stored.domains.iter().find(|held| Some(&held.record.host) == host),
+            };
+            let transaction = deploy(ground, &app, terms.gate, now)?;
+            if self.stands(transaction).await? {
+                return Ok(Decision { verdict, app: Some(app) });
+            }
+        }
+        Err(Error::Busy)
+    }
+
+    async fn evidence(&self, application: &Application) -> Evidence {
+        let domain = match &application.manifest.cloud.ssl {
+            Some(ssl) => Some(self.asked(&ssl.domain_name).await),
+            None => None,
+        };
+        Evidence {
+            // They lie where the owner is, who has looked.
+            files: Some(Vec::new()),
+            certificate: application.certificate.clone(),
+            key: application.key,
+            roots: self.roots.clone(),
+            domain,
+        }
+    }
+
+    pub(super) async fn asked(&self, domain: &Pattern) -> DomainEvidence {
+        gather(&self.dns, domain, &self.platform.proxy_name).await
+    }
+
+    async fn stored(&self, manifest: &Manifest) -> Result<Stored, Error> {
+        let project = &manifest.cloud.project;
+        let domains = match &manifest.cloud.ssl {
+            Some(ssl) => self.overlapping(&ssl.domain_name).await?,
+            None => Vec::new(),
+        };
+        Ok(Stored {
+            project: self.read(&project_key(project)).await?,
+            seats: self.all(&seats_of(project)).await?,
+            last: self.read(&app_key(project, &manifest.name)).await?,
+            domains,
+        })
+    }
+
+    /// The stored domains of which some client could mean the same.
+    async fn overlapping(&self, domain: &Pattern) -> Result<Vec<Held<Domain>>, Error> {
+        let Pattern::Exact(name) = domain else {
+            // A wildcard is rare, and only a look at all of them shows what lies below it.
+            let mut all: Vec<Held<Domain>> = self.all(DOMAINS).await?;
+            all.retain(|held| held.record.overlaps(domain));
+            return Ok(all);
+        };
+        let mut found: Vec<Held<Domain>> = Vec::new();
+        found.extend(self.domain_held(domain).await?);
+        if let Some(Ok(zone)) = name.parents().next().map(str::parse) {
+            found.extend(self.domain_held(&Pattern::OneLabel(zone)).await?);
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,131 @@
+//! Who keeps the registry: reads what the store holds, has it judged, writes what follows.
+//!
+//! Every call reads, judges and writes in one transaction that checks what was read; if somebody
+//! else was faster, it reads and judges again. So the rules hold for a whole fleet without a lock,
+//! and an answer means that it is durable. Nothing here decides anything by itself.
+
+mod apps;
+mod deploy;
+mod domains;
+mod projects;
+mod ready;
+mod rounds;
+mod upkeep;
+
+use crate::admission::Settings;
+use crate::admission::certificate::Roots;
+use crate::hostname::Pattern;
+use crate::registry::app::{App, PhaseError};
+use crate::registry::domain::Domain;
+use crate::registry::hardware::{HardwareError, Seats};
+use crate::registry::names::{AppName, ProjectName};
+use crate::registry::project::{Project, StandingError};
+use crate::registry::record::{Held, Record, Unreadable, domain_key, project_key};
+use crate::resolve::records::Records;
+use crate::store::{self, Committed, Shared, Transaction};
+
+pub use deploy::{Application, Decision};
+pub use domains::Check;
+pub use upkeep::Event;
+
+/// How often a call begins anew because others were faster. Each time one of them has succeeded, so
+/// a fleet that does more than this at once about one project is refused, not stuck.
+const TRIES: usize = 16;
+
+/// Who keeps the registry.
+#[derive(Debug, Clone)]
+pub struct Registrar<D> {
+    store: Shared,
+    dns: D,
+    platform: Settings,
+    roots: Roots,
+}
+
+/// Why something was not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// What is stored.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    /// There is no such project.
+    #[error("there is no project `{0}`")]
+    NoProject(ProjectName),
+    /// There is one already.
+    #[error("there is a project `{0}` already")]
+    ProjectExists(ProjectName),
+    /// There is no such app.
+    #[error("the project `{project}` has no app `{name}`")]
+    NoApp {
+        /// The project.
+        project: ProjectName,
+        /// The app.
+        name: AppName,
+    },
+    /// There is no such domain.
+    #[error("no app has or had the domain `{0}`")]
+    NoDomain(Pattern),
+    /// A life does not go that way.
+    #[error(transparent)]
+    Phase(#[from] PhaseError),
+    /// The project's standing does not change that way.
+    #[error(transparent)]
+    Standing(#[from] StandingError),
+    /// Hardware.
+    #[error(transparent)]
+    Hardware(#[from] HardwareError),
+    /// Others were faster each time.
+    #[error("others changed the same at the same time, {TRIES} times in a row; try again")]
+    Busy,
+}
+
+impl<D: Records> Registrar<D> {
+    /// Keeps the registry in a store, by the rules of a platform.
+    #[must_use]
+    pub fn new(store: Shared, dns: D, platform: Settings, roots: Roots) -> Self {
+        Self { store, dns, platform, roots }
+    }
+
+    async fn read<T: Record>(&self, key: &str) -> Result<Option<Held<T>>, Error> {
+        let entry = self.store.get(key).await?;
+        Ok(entry.as_ref().map(Held::read).transpose()?)
+    }
+
+    /// All records under a prefix.
+    async fn all<T: Record>(&self, prefix: &str) -> Result<Vec<Held<T>>, Error> {
+        let range = self.store.range(prefix).await?;
+        Ok(range.entries.iter().map(Held::read).collect::<Result<_, _>>()?)
+    }
+
+    async fn project_held(&self, name: &ProjectName) -> Result<Held<Project>, Error> {
+        let held = self.read(&project_key(name)).await?;
+        held.ok_or_else(|| Error::NoProject(name.clone()))
+    }
+
+    async fn domain_of(&self, app: &App) -> Result<Option<Held<Domain>>, Error> {
+        match app.custom_domain() {
+            Some(host) => self.domain_held(host).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn domain_held(&self, host: &Pattern) -> Result<Option<Held<Domain>>, Error> {
+        self.read(&domain_key(host)).await
+    }
+
+    /// Writes what was planned. Gives whether it stands; if not, somebody else was faster, and it
+    /// must be planned anew. A plan without a change stands.
+    async fn stands(&self, transaction: Transaction) -> Result<bool, Error> {
+        if transaction.changes.is_empty() {
+            return Ok(true);
+        }
+        Ok(matches!(self.store.commit(transaction).await?, Committed::Done(_)))
+    }
+}
+
+/// The seats of the kind that an app runs on.
+fn seats_of<'a>(app: &App, seats: &'a [Held<Seats>]) -> Option<&'a Held<Seats>> {
+    seats.iter().find(|seats| seats.record.kind == app.hardware)
+}

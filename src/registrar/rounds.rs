@@ -1,0 +1,99 @@
+//! The rounds that every proxy makes for its registry: upkeep, and looks at domains.
+//!
+//! Each round is bounded and beside the path of connections. What fails is done the next time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::warn;
+
+use super::{Error, Event, Registrar, TRIES};
+use crate::clock::{Clock, Timestamp};
+use crate::registry::record::{Held, write};
+use crate::registry::turn::{Turn, turn_key};
+use crate::resolve::records::Records;
+use crate::store::{Check, Committed, Transaction};
+
+/// How often steps of unpaid projects and ends are looked for. Nothing waits for it: what is
+/// suspended or over is refused at once.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// How often the fleet looks where domains lead.
+const DOMAINS: SignedDuration = SignedDuration::from_mins(1);
+/// How often a proxy asks whether that is due.
+const LOOK: Duration = Duration::from_secs(10);
+
+impl<D: Records> Registrar<D> {
+    /// Takes a turn at what the fleet does every so often, if it is due and nobody else was faster.
+    ///
+    /// # Errors
+    /// The store.
+    pub async fn take_turn(
+        &self,
+        what: &str,
+        every: SignedDuration,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        let held: Option<Held<Turn>> = self.read(&turn_key(what)).await?;
+        if held.as_ref().is_some_and(|held| !held.record.is_due(every, now)) {
+            return Ok(false);
+        }
+        let turn = Turn { what: what.to_owned(), at: now };
+        let check = held.map_or(Check { key: turn_key(what), revision: 0 }, |held| held.check());
+        let taken = Transaction { checks: vec![check], changes: vec![write(&turn)] };
+        Ok(matches!(self.store.commit(taken).await?, Committed::Done(_)))
+    }
+
+    /// Keeps up with time for as long as this is polled, and tells what this proxy did.
+    pub async fn keep_up_always(&self, clock: Arc<dyn Clock>, tell: impl Fn(&Event)) {
+        let mut ticks = ticks(UPKEEP);
+        let mut complaint = Complaint::default();
+        loop {
+            ticks.tick().await;
+            match self.keep_up(clock.now()).await {
+                Ok(events) => events.iter().for_each(&tell),
+                Err(error) => complaint.tell("upkeep", &error),
+            }
+        }
+    }
+
+    /// Looks at domains for as long as this is polled, whenever it is this proxy's turn.
+    pub async fn check_domains_always(&self, clock: Arc<dyn Clock>, tell: impl Fn(&Event)) {
+        let mut ticks = ticks(LOOK);
+        let mut complaint = Complaint::default();
+        loop {
+            ticks.tick().await;
+            let round = async {
+                if self.take_turn("domains", DOMAINS, clock.now()).await? {
+                    self.check_domains(clock.now()).await
+                } else {
+                    Ok(Vec::new())
+                }
+            };
+            match round.await {
+                Ok(events) => events.iter().for_each(&tell),
+                Err(error) => complaint.tell("domains", &error),
+            }
+        }
+    }
+}
+
+fn ticks(every: Duration) -> tokio::time::Interval {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// What goes wrong again and again is told at first and now and then.
+#[derive(Debug, Default)]
+struct Complaint(usize);
+
+impl Complaint {
+    fn tell(&mut self, round: &str, error: &Error) {
+        if self.0.is_multiple_of(TRIES) {
+            warn!(%error, round, "a round could not be made; it is made again");
+        }
+        self.0 += 1;
+    }
+}

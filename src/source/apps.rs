@@ -1,0 +1,239 @@
+//! Routes of deployed apps: what the store holds of projects, apps and their domains, followed while
+//! the proxy runs.
+//!
+//! Each of the three is watched by itself, so for a moment one may be ahead of another. That harms
+//! nobody: a name is let through only while all of them agree that it may be. What cannot be read is
+//! left out, with a fault that names its key. A store that does not answer, or that is suddenly
+//! empty, takes nothing away: the last good set stays, with a fault, and ends when it ends.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
+use tracing::info;
+
+use crate::registry::app::{App, Phase};
+use crate::registry::domain::Domain;
+use crate::registry::project::Project;
+use crate::registry::record::{
+    APPS, DOMAINS, Held, PROJECTS, Record, Unreadable, domain_key, project_key,
+};
+use crate::registry::routed::routes;
+use crate::routing::claims::{Passage, Written};
+use crate::source::fault::{Fault, FaultKind};
+use crate::source::place::Place;
+use crate::source::stored::{FIRST_PAUSE, LASTING, LONGEST_PAUSE};
+use crate::source::teller::{Closed, Teller};
+use crate::source::{RouteSet, Source};
+use crate::store::{self, Batch, Change, Entry, Revision};
+
+/// The name of this source.
+pub const NAME: &str = "apps";
+/// What is followed.
+const WATCHED: [&str; 3] = [PROJECTS, APPS, DOMAINS];
+/// Faults that are told of single keys.
+const MAX_FAULTS: usize = 1000;
+
+/// The apps of a store, followed.
+#[derive(Debug)]
+pub struct Apps {
+    store: store::Shared,
+    known: Known,
+    /// Why the store could not be read.
+    trouble: Option<FaultKind>,
+    initializing: watch::Sender<Arc<[App]>>,
+}
+
+/// What is known of a store, by its keys.
+#[derive(Debug, Default)]
+struct Known {
+    projects: BTreeMap<String, Project>,
+    apps: BTreeMap<String, App>,
+    domains: BTreeMap<String, Domain>,
+    faults: BTreeMap<String, FaultKind>,
+    revision: Revision,
+}
+
+impl Known {
+    fn is_empty(&self) -> bool {
+        self.projects.is_empty()
+            && self.apps.is_empty()
+            && self.domains.is_empty()
+            && self.faults.is_empty()
+    }
+
+    fn take(&mut self, Change { key, value }: Change, revision: Revision) {
+        self.revision = self.revision.max(revision);
+        self.faults.remove(&key);
+        let put = if key.starts_with(PROJECTS) {
+            put(&mut self.projects, &key, value)
+        } else if key.starts_with(APPS) {
+            put(&mut self.apps, &key, value)
+        } else {
+            put(&mut self.domains, &key, value)
+        };
+        if let Err(Unreadable { key, why }) = put {
+            self.faults.insert(key, FaultKind::Record(why));
+        }
+    }
+
+    fn passage(&self) -> Passage {
+        let routes = self.apps.values().flat_map(|app| {
+            let project = self.projects.get(&project_key(&app.project));
+            let domain = app.custom_domain().and_then(|host| self.domains.get(&domain_key(host)));
+            routes(app, project, domain)
+        });
+        let written = routes.map(|route| Written { route, line: 0, column: 0 });
+        Passage::new(&NAME.into(), 0, written.collect())
+    }
+}
+
+fn put<T: Record>(
+    all: &mut BTreeMap<String, T>,
+    key: &str,
+    value: Option<Vec<u8>>,
+) -> Result<(), Unreadable> {
+    all.remove(key);
+    if let Some(value) = value {
+        let entry = Entry { key: key.to_owned(), value, revision: 0 };
+        all.insert(entry.key.clone(), Held::read(&entry)?.record);
+    }
+    Ok(())
+}
+
+impl Apps {
+    /// Follows a store.
+    #[must_use]
+    pub fn new(store: store::Shared) -> Self {
+        let initializing = watch::channel(Arc::from([])).0;
+        Self { store, known: Known::default(), trouble: None, initializing }
+    }
+
+    /// The apps that initialize and are somewhere, whenever these change.
+    #[must_use]
+    pub fn initializing(&self) -> watch::Receiver<Arc<[App]>> {
+        self.initializing.subscribe()
+    }
+
+    /// Says which apps initialize.
+    fn note(&self) {
+        let apps = self.known.apps.values();
+        let wanted = apps.filter(|app| app.phase == Phase::Initializing && app.backend.is_some());
+        let now: Arc<[App]> = wanted.cloned().collect();
+        self.initializing.send_if_modified(|known| {
+            let is_new = *known != now;
+            *known = now;
+            is_new
+        });
+    }
+
+    /// Reads all; gives from where each part is to be watched.
+    async fn load(&mut self) -> Result<[Revision; 3], FaultKind> {
+        let kept = self.known.apps.len();
+        let (mut known, mut revisions) = (Known::default(), [0; 3]);
+        for (prefix, revision) in WATCHED.into_iter().zip(&mut revisions) {
+            let range = self.store.range(prefix).await;
+            let range = range.map_err(|why| FaultKind::Store { why, kept })?;
+            *revision = range.revision;
+            known.revision = known.revision.max(range.revision);
+            for Entry { key, value, revision } in range.entries {
+                known.take(Change { key, value: Some(value) }, revision);
+            }
+        }
+        if known.is_empty() && !self.known.is_empty() {
+            return Err(FaultKind::StoreHollow { kept });
+        }
+        self.known = known;
+        self.note();
+        Ok(revisions)
+    }
+
+    fn take(&mut self, Batch { revision, changes }: Batch) {
+        for change in changes {
+            self.known.take(change, revision);
+        }
+        self.note();
+    }
+
+    /// What is wanted now.
+    fn set(&self) -> RouteSet {
+        let at = |source: String, kind: &FaultKind| Fault {
+            place: Place::of_source(&source.into()),
+            kind: kind.clone(),
+        };
+        let faults = self.known.faults.iter();
+        let single = faults.take(MAX_FAULTS).map(|(key, kind)| at(format!("store {key}"), kind));
+        let whole = self.trouble.iter().map(|kind| at(NAME.to_owned(), kind));
+        RouteSet {
+            source: NAME.into(),
+            claims: [self.known.passage()].into_iter().collect(),
+            faults: whole.chain(single).collect(),
+            left_out: self.known.faults.len(),
+            revision: Some(self.known.revision),
+        }
+    }
+
+    /// Tells every change, until the store cannot tell them any more, or nobody listens.
+    async fn follow(
+        &mut self,
+        [projects, apps, domains]: [Revision; 3],
+        teller: &mut Teller,
+    ) -> Result<(), store::Error> {
+        let store = Arc::clone(&self.store);
+        let mut projects = store.watch(PROJECTS, projects).await?;
+        let mut apps = store.watch(APPS, apps).await?;
+        let mut domains = store.watch(DOMAINS, domains).await?;
+        loop {
+            let batch = tokio::select! {
+                batch = projects.next() => batch?,
+                batch = apps.next() => batch?,
+                batch = domains.next() => batch?,
+                turn = teller.turn() => match turn {
+                    Ok(()) => {
+                        teller.tell(self.set());
+                        continue;
+                    }
+                    Err(Closed) => return Ok(()),
+                },
+            };
+            self.take(batch);
+            teller.is_due = true;
+        }
+    }
+}
+
+impl Source for Apps {
+    async fn run(mut self, sets: mpsc::Sender<RouteSet>) {
+        let mut teller = Teller::new(sets);
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let began = Instant::now();
+            let loaded = self.load().await;
+            teller.is_due = true;
+            match loaded {
+                Ok(revisions) => {
+                    self.trouble = None;
+                    match self.follow(revisions, &mut teller).await {
+                        Ok(()) => return,
+                        Err(why) => info!(%why, "the store no longer tells its apps"),
+                    }
+                }
+                Err(trouble) => self.trouble = Some(trouble),
+            }
+            pause = if began.elapsed() > LASTING { FIRST_PAUSE } else { pause };
+            let mut rested = pin!(sleep(pause));
+            loop {
+                tokio::select! {
+                    () = &mut rested => break,
+                    turn = teller.turn() => match turn {
+                        Ok(()) => teller.tell(self.set()),
+                        Err(Closed) => return,
+                    },
+                }
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}

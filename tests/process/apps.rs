@@ -1,0 +1,111 @@
+//! Projects, hardware and apps by command: both sides as the real binary.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::route_support::Controlled;
+
+/// A folder with what the explained manifest names, and that manifest with changes.
+pub(crate) fn manifest(folder: &Path, changes: &[(&str, &str)]) -> String {
+    for name in ["my_project/code", "my_project/tests"] {
+        fs::create_dir_all(folder.join(name)).unwrap();
+    }
+    let mut text = include_str!("../../config/mse.toml").to_owned();
+    for (from, to) in changes {
+        assert!(text.contains(from), "{from}");
+        text = text.replace(from, to);
+    }
+    let path = folder.join("mse.toml");
+    fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+fn words(json: &Value, keys: &[&str]) -> Vec<String> {
+    keys.iter().map(|key| json[*key].to_string()).collect()
+}
+
+#[test]
+fn projects_and_hardware_are_created_looked_at_and_refused_with_remedies() {
+    let proxy = Controlled::storing("");
+    let created = proxy.json(&["project", "create", "default"]);
+    assert_eq!(
+        words(&created, &["name", "standing", "reminders"]),
+        ["\"default\"", "\"good\"", "0"]
+    );
+    assert_eq!(created["token"].as_str().unwrap().len(), 32);
+    let refused = proxy.refused(&["project", "create", "default"], 1);
+    assert!(refused.contains("there is a project `default` already"), "{refused}");
+    let refused = proxy.refused(&["project", "show", "other"], 1);
+    assert!(
+        refused.contains("there is no project `other`; create it (project create)"),
+        "{refused}"
+    );
+
+    let free = proxy.told(&["hardware", "list"]);
+    assert!(
+        free.starts_with("KIND       BOOKED  FREE  APPS\n4g-eu-001       1     1  -\n"),
+        "{free}"
+    );
+    proxy.told(&["hardware", "book", "8g-eu-001", "--count", "2"]);
+    let all = proxy.json(&["hardware", "list"]);
+    assert_eq!(all["hardware"][1]["booked"], 2, "{all}");
+    let refused = proxy.refused(&["hardware", "drop", "4g-eu-001"], 1);
+    assert!(refused.contains("neither booked nor dropped"), "{refused}");
+    let refused = proxy.refused(&["hardware", "drop", "8g-eu-001", "--count", "3"], 1);
+    assert!(refused.contains("only 2 of 8g-eu-001 are booked"), "{refused}");
+
+    proxy.told(&["project", "unpaid", "default", "--since", "1d"]);
+    let shown = proxy.told(&["project", "show", "default"]);
+    assert!(shown.contains("default is unpaid") && shown.contains("suspended at"), "{shown}");
+    let refused = proxy.refused(&["project", "unpaid", "default"], 1);
+    assert!(refused.contains("the clock is not started anew"), "{refused}");
+    assert_eq!(proxy.json(&["project", "paid", "default"])["standing"], "good");
+    assert_eq!(proxy.json(&["project", "suspend", "default"])["cause"], "operator");
+    let none = proxy.json(&["hardware", "list"]);
+    assert_eq!(none["hardware"].as_array().unwrap().len(), 1, "its bookings are gone: {none}");
+    assert_eq!(proxy.json(&["project", "resume", "default"])["standing"], "good");
+    let list = proxy.told(&["project", "list"]);
+    assert!(list.contains("default  good"), "{list}");
+}
+
+#[test]
+fn a_deployment_is_judged_first_and_every_reason_is_told_at_its_place() {
+    let proxy = Controlled::storing("");
+    let folder = tempfile::tempdir().unwrap();
+    let path = manifest(folder.path(), &[("name = \"my-app\"", "name = \"\"")]);
+    let refused = proxy.refused(&["app", "deploy", "--path", &path], 1);
+    assert!(refused.contains("mse.toml:") && refused.contains("it is empty"), "{refused}");
+    let path = manifest(folder.path(), &[("4g-eu-001", "8g-eu-001")]);
+    let refused = proxy.refused(&["app", "deploy", "--path", &path], 1);
+    assert!(refused.contains("mse.toml:") && refused.contains("there is no project"), "{refused}");
+    proxy.told(&["project", "create", "default"]);
+    let refused = proxy.refused(&["app", "deploy", "--path", &path], 1);
+    assert!(refused.contains("8g-eu-001"), "{refused}");
+
+    let path = manifest(folder.path(), &[]);
+    let deploy = ["app", "deploy", "--path", &path, "--backend", "127.0.0.1:1"];
+    let dry = proxy.json(&[&deploy[..], &["--dry-run"]].concat());
+    assert_eq!((&dry["deployed"], &dry["app"]["phase"]), (&false.into(), &"spawning".into()));
+    assert!(proxy.told(&["app", "list"]).lines().count() == 1, "nothing was deployed");
+    let told = proxy.told(&deploy);
+    assert!(told.contains("default/my-app is deployed (spawning)"), "{told}");
+    let refused = proxy.refused(&deploy, 1);
+    assert!(refused.contains("my-app"), "{refused}");
+    let shown = proxy.told(&["app", "phase", "my-app", "initializing"]);
+    assert!(shown.contains("default/my-app is initializing"), "{shown}");
+    let refused = proxy.refused(&["app", "phase", "my-app", "spawning"], 1);
+    assert!(refused.contains("an app that is initializing cannot become spawning"), "{refused}");
+    let stopped = proxy.json(&["app", "stop", "my-app"]);
+    assert_eq!(stopped["phase"], "stopped");
+    assert_eq!(proxy.json(&["app", "list"])["apps"][0]["name"], "my-app");
+    let refused = proxy.refused(&["app", "show", "other"], 1);
+    assert!(refused.contains("the project `default` has no app `other`"), "{refused}");
+    let refused = proxy.refused(&["domain", "show", "a.test"], 1);
+    assert!(refused.contains("no app has or had the domain `a.test`"), "{refused}");
+
+    let bare = Controlled::serve("");
+    let refused = bare.refused(&["project", "list"], 1);
+    assert!(refused.contains("set store.path (a file) or store.etcd.endpoints"), "{refused}");
+}
