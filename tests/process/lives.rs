@@ -242,6 +242,15 @@ fn a_whole_life_with_a_domain_of_its_own() {
     let backend = enclave.address.to_string();
     let told = proxy.told(&["app", "deploy", "--path", &path, "--backend", &backend]);
     assert!(told.contains(&configuration) && told.contains(domain), "{told}");
+    // Of the owner's key, nothing came here.
+    let secret = fs::read_to_string(&key).unwrap();
+    let secret = secret.lines().nth(1).unwrap();
+    let store = fs::read(proxy.path("routes.redb")).unwrap();
+    let holds = |bytes: &[u8], words: &str| {
+        bytes.windows(words.len()).any(|window| window == words.as_bytes())
+    };
+    assert!(holds(&store, domain) && !holds(&store, secret));
+    assert!(!proxy.daemon.seen().concat().contains(secret));
     assert_eq!(outcome(&proxy, &configuration), "unknown_name", "it is spawning");
     let config = authority.client();
     proxy.told(&["app", "phase", "shop", "initializing"]);
