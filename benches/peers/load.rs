@@ -17,6 +17,7 @@ use crate::crew;
 use crate::hello::{Hello, Order, Size};
 use crate::measure::{Reading, Spent};
 use crate::origin::{CHUNK, swallow};
+use crate::tls::{self, Client, Handshake, Task};
 
 /// What an origin answers to a short connection.
 const ANSWER: usize = 100;
@@ -29,13 +30,15 @@ const MOST_BYTES: u64 = 1 << 40;
 /// How long a client may take for what should take milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a proxy gets to close the last connections of a run before its time is taken.
-const SETTLE: Duration = Duration::from_millis(20);
+pub(crate) const SETTLE: Duration = Duration::from_millis(20);
 
 /// What the clients of one run do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
     /// Connect, send a hello, read a short answer to its end, close.
     Short(Size),
+    /// Connect, shake hands with a proxy that ends TLS, ask for something small, close.
+    Handshakes(Handshake),
     /// So many clients that go on with something on one connection each.
     Steady(Toil, usize),
 }
@@ -49,6 +52,8 @@ pub(crate) enum Toil {
     Up,
     /// Send a message of so many bytes, wait for it to come back, and again.
     Ping(usize),
+    /// Speak HTTP with a proxy that ends TLS.
+    Ended(Task),
 }
 
 /// Where a load goes.
@@ -81,9 +86,9 @@ pub(crate) fn run(
     duration: Duration,
 ) -> io::Result<Sample> {
     let mut sample = match work {
-        Work::Short(size) => {
+        Work::Short(_) | Work::Handshakes(_) => {
             let before = Reading::take(family);
-            let (mut sample, end) = short(size, target, MOST_CONNECTIONS, duration)?;
+            let (mut sample, end) = short(work, target, MOST_CONNECTIONS, duration)?;
             std::thread::sleep(SETTLE);
             sample.spent = before.until(&Reading::take(family));
             sample.spent.wall = sample.spent.wall.saturating_sub(end.elapsed());
@@ -115,7 +120,7 @@ pub(crate) fn count(
     connections: usize,
     most: Duration,
 ) -> io::Result<Sample> {
-    let (mut sample, _) = short(size, target, connections, most)?;
+    let (mut sample, _) = short(Work::Short(size), target, connections, most)?;
     // What was not reached in time is an error as well.
     let missing = (connections as u64).saturating_sub(sample.units + sample.errors);
     sample.errors += missing;
@@ -124,7 +129,7 @@ pub(crate) fn count(
 
 /// Short connections until so many are done or the time is over, and when that was.
 fn short(
-    size: Size,
+    work: Work,
     target: Target,
     connections: usize,
     duration: Duration,
@@ -136,15 +141,22 @@ fn short(
             let mut clients = JoinSet::new();
             for flight in (number..FLIGHTS).step_by(crew::threads()) {
                 let turns = (flight..connections).step_by(FLIGHTS);
-                clients.spawn_local(fly(size, target, turns, end, Rc::clone(&tally)));
+                let caller = match work {
+                    Work::Handshakes(kind) => {
+                        Caller::Ended(Client::new(kind, target.address, flight)?)
+                    }
+                    Work::Short(size) => Caller::sealed(size),
+                    Work::Steady(..) => continue,
+                };
+                clients.spawn_local(fly(caller, target, turns, end, Rc::clone(&tally)));
             }
             let left = end.saturating_duration_since(Instant::now()) + PATIENCE;
             let whole = tokio::time::timeout(left, clients.join_all()).await;
             let mut tally = tally.take();
             // Connections that hang are errors, never a reason to wait on.
             tally.errors += u64::from(whole.is_err());
-            tally
-        })
+            Ok(tally)
+        })?
     })?;
     let mut sum = Sample::default();
     for part in parts {
@@ -155,21 +167,41 @@ fn short(
     Ok((sum, Instant::now()))
 }
 
+/// Who makes short connections.
+enum Caller {
+    Sealed(Hello),
+    Ended(Client),
+}
+
+impl Caller {
+    fn sealed(size: Size) -> Self {
+        Self::Sealed(Hello::new(size, Order::Answer(ANSWER as u64)))
+    }
+
+    async fn visit(&mut self, target: Target, turn: usize) -> io::Result<Duration> {
+        match self {
+            Self::Sealed(hello) => {
+                hello.rename(turn % target.hosts);
+                visit(target.address, hello).await
+            }
+            Self::Ended(client) => client.visit(target.address).await,
+        }
+    }
+}
+
 /// One short connection after the other until the end.
 async fn fly(
-    size: Size,
+    mut caller: Caller,
     target: Target,
     turns: impl Iterator<Item = usize>,
     end: Instant,
     tally: Rc<RefCell<Sample>>,
 ) {
-    let mut hello = Hello::new(size, Order::Answer(ANSWER as u64));
     for turn in turns {
         if Instant::now() >= end {
             break;
         }
-        hello.rename(turn % target.hosts);
-        let outcome = visit(target.address, &hello).await;
+        let outcome = caller.visit(target, turn).await;
         let mut tally = tally.borrow_mut();
         match outcome {
             Ok(latency) => {
@@ -212,10 +244,10 @@ pub(crate) async fn open(address: SocketAddr, hello: &Hello) -> io::Result<TcpSt
 
 /// What the clients of a steady load share.
 #[derive(Debug, Default)]
-struct Field {
-    ready: AtomicUsize,
-    is_measured: AtomicBool,
-    units: AtomicU64,
+pub(crate) struct Field {
+    pub(crate) ready: AtomicUsize,
+    pub(crate) is_measured: AtomicBool,
+    pub(crate) units: AtomicU64,
     errors: AtomicU64,
 }
 
@@ -286,6 +318,7 @@ async fn labour(
         Toil::Down => Order::Send(MOST_BYTES),
         Toil::Up => Order::Swallow,
         Toil::Ping(bytes) => Order::Echo(bytes as u64),
+        Toil::Ended(task) => return tls::labour(task, target.address, field, latencies).await,
     };
     let mut hello = Hello::new(Size::Small, order);
     hello.rename(client % target.hosts);
@@ -309,6 +342,7 @@ async fn labour(
                 field.units.fetch_add(count as u64, Ordering::Relaxed);
             }
         }
+        Toil::Ended(_) => Ok(()),
         Toil::Ping(bytes) => {
             let mut message = vec![0; bytes];
             loop {
@@ -324,6 +358,6 @@ async fn labour(
     }
 }
 
-fn nanoseconds(time: Duration) -> u64 {
+pub(crate) fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

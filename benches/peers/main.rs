@@ -2,7 +2,7 @@
 //! Envoy, in interleaved rounds on loopback.
 //!
 //! ```text
-//! cargo bench --bench peers                                  # everything, in about 10 minutes
+//! cargo bench --bench peers                                  # everything, in about 12 minutes
 //! cargo bench --bench peers -- --only short --rounds 9       # jobs whose names begin so
 //! cargo bench --bench peers -- --mse-proxy old=PATH --mse-proxy new=PATH --proxy none
 //! cargo bench --bench peers -- --only instructions           # builds a proxy for valgrind first
@@ -10,12 +10,14 @@
 //!
 //! The leading figure is the proxy's processor time (user and system, of all its processes) for
 //! one unit of work: unlike throughput it depends little on what else the machine has to do, and on
-//! how fast the load is made. Clients and origin are our own, cheap, without cryptography.
+//! how fast the load is made. Clients and origin are our own, cheap, without cryptography but where
+//! the proxies end TLS (`--only tls`).
 
 // Figures, not money: what f64 cannot hold of them does not matter.
 #![allow(clippy::cast_precision_loss)]
 
 mod crew;
+mod ending;
 mod held;
 mod hello;
 mod load;
@@ -31,7 +33,9 @@ mod report;
 mod roster;
 mod rounds;
 mod stats;
+mod tls;
 mod trace;
+mod web;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -14,11 +14,21 @@ use tokio::sync::watch;
 
 use crate::crew;
 use crate::hello::{ORDER_END, Order};
+use crate::web;
 
 /// How much is sent or swallowed at once: what a busy server's buffers hold.
 pub(crate) const CHUNK: usize = 256 << 10;
 /// How long the last connections of a run may take to go.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What an origin speaks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Speech {
+    /// It obeys hellos; the byte that it sends is its mark.
+    Hellos(u8),
+    /// HTTP/1.1 in the clear.
+    Http,
+}
 
 /// An origin that runs until it is dropped.
 #[derive(Debug)]
@@ -30,8 +40,8 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// Starts an origin on a free port of loopback; `mark` is the byte that it sends.
-    pub(crate) fn start(mark: u8) -> io::Result<Self> {
+    /// Starts an origin on a free port of loopback.
+    pub(crate) fn start(speech: Speech) -> io::Result<Self> {
         let listener = crate::ports::listen()?;
         let address = listener.local_addr()?;
         let live = Arc::new(AtomicUsize::new(0));
@@ -41,7 +51,7 @@ impl Origin {
             let stopping = stopping.clone();
             std::thread::Builder::new()
                 .name("origin".into())
-                .spawn(move || crew::run(accept(listener, mark, live, stopping)))
+                .spawn(move || crew::run(accept(listener, speech, live, stopping)))
         };
         let threads = (0..crew::threads()).map(start).collect::<io::Result<_>>()?;
         Ok(Self { address, live, stop, threads })
@@ -73,7 +83,7 @@ impl Drop for Origin {
 
 async fn accept(
     listener: std::net::TcpListener,
-    mark: u8,
+    speech: Speech,
     live: Arc<AtomicUsize>,
     mut stopping: watch::Receiver<bool>,
 ) {
@@ -88,7 +98,7 @@ async fn accept(
             let guest = Guest::new(&live);
             tokio::task::spawn_local(async move {
                 // A client that leaves in the middle is part of the work; it counts itself.
-                let _ = serve(stream, mark).await;
+                let _ = serve(stream, speech).await;
                 drop(guest);
             });
         }
@@ -115,8 +125,12 @@ impl Drop for Guest {
     }
 }
 
-async fn serve(mut stream: TcpStream, mark: u8) -> io::Result<()> {
+async fn serve(mut stream: TcpStream, speech: Speech) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    let mark = match speech {
+        Speech::Hellos(mark) => mark,
+        Speech::Http => return web::serve(&mut stream).await,
+    };
     match read_hello(&mut stream).await? {
         Order::Answer(bytes) | Order::Send(bytes) => send(&mut stream, bytes, mark).await,
         Order::Echo(bytes) => {
@@ -153,7 +167,8 @@ async fn read_hello(stream: &mut TcpStream) -> io::Result<Order> {
     }
 }
 
-async fn send(stream: &mut TcpStream, mut bytes: u64, mark: u8) -> io::Result<()> {
+/// Sends so many bytes.
+pub(crate) async fn send(stream: &mut TcpStream, mut bytes: u64, mark: u8) -> io::Result<()> {
     let chunk = vec![mark; usize::try_from(bytes).unwrap_or(CHUNK).min(CHUNK)];
     while bytes > 0 {
         let now = usize::try_from(bytes).unwrap_or(CHUNK).min(CHUNK);

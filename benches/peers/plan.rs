@@ -6,6 +6,7 @@ use crate::held::Idleness;
 use crate::hello::Size;
 use crate::load::{Toil, Work};
 use crate::programs::{Contestant, Program, Splice};
+use crate::tls::{Handshake, Task};
 use crate::trace::Tracer;
 
 /// One thing that is measured.
@@ -36,7 +37,7 @@ const SMALL: Work = Work::Short(Size::Small);
 const POST_QUANTUM: Work = Work::Short(Size::PostQuantum);
 
 /// All jobs, in the order in which they run.
-pub(crate) const JOBS: [Job; 18] = [
+pub(crate) const JOBS: [Job; 23] = [
     load("short-small-1", SMALL, 1),
     load("short-small-100k", SMALL, MANY),
     load("short-pq-1", POST_QUANTUM, 1),
@@ -49,6 +50,11 @@ pub(crate) const JOBS: [Job; 18] = [
     load("ping-64b-256", Work::Steady(Toil::Ping(64), 256), 1),
     load("ping-16k-1", Work::Steady(Toil::Ping(16 << 10), 1), 1),
     load("ping-16k-256", Work::Steady(Toil::Ping(16 << 10), 256), 1),
+    load("tls-full", Work::Handshakes(Handshake::Full), 1),
+    load("tls-resumed", Work::Handshakes(Handshake::Resumed), 1),
+    load("tls-h1", Work::Steady(Toil::Ended(Task::Http1), 64), 1),
+    load("tls-h2", Work::Steady(Toil::Ended(Task::Http2), 4), 1),
+    load("tls-down-64", Work::Steady(Toil::Ended(Task::Down), 64), 1),
     Job { name: "idle-relayed", kind: Kind::Hold(Idleness::Relayed) },
     Job { name: "idle-stalled", kind: Kind::Hold(Idleness::Stalled) },
     Job { name: "idle-blocked", kind: Kind::Hold(Idleness::Blocked) },
@@ -92,7 +98,10 @@ impl Job {
             }
             // Under valgrind Envoy takes minutes.
             Kind::Trace(Tracer::Callgrind) => is_plain && contestant.program != Program::Envoy,
-            Kind::Load(Work::Short(_), _)
+            Kind::Load(
+                Work::Short(_) | Work::Handshakes(_) | Work::Steady(Toil::Ended(_), _),
+                _,
+            )
             | Kind::Hold(_)
             | Kind::Trace(Tracer::Strace)
             | Kind::Reload => is_plain,
@@ -104,9 +113,15 @@ impl Work {
     /// What one unit of the work is called, and how many raw units it is.
     pub(crate) fn unit(self) -> (&'static str, f64) {
         match self {
-            Self::Short(_) => ("connection", 1.0),
-            Self::Steady(Toil::Down | Toil::Up, _) => ("MB", 1e6),
+            Self::Short(_) | Self::Handshakes(_) => ("connection", 1.0),
+            Self::Steady(Toil::Down | Toil::Up | Toil::Ended(Task::Down), _) => ("MB", 1e6),
             Self::Steady(Toil::Ping(_), _) => ("round trip", 1.0),
+            Self::Steady(Toil::Ended(Task::Http1 | Task::Http2), _) => ("request", 1.0),
         }
+    }
+
+    /// Whether the proxies end TLS for it.
+    pub(crate) fn is_ending(self) -> bool {
+        matches!(self, Self::Handshakes(_) | Self::Steady(Toil::Ended(_), _))
     }
 }

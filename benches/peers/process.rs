@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::crew;
 use crate::hello::{Hello, Order, Size};
 use crate::measure::{self, family};
 use crate::programs::{Contestant, Duty, Reload};
+use crate::tls::{Client, Handshake};
 
 /// How long a proxy may take to serve: Envoy takes 5 to 10 s for 100,000 hosts.
 const START: Duration = Duration::from_mins(1);
@@ -62,7 +64,7 @@ impl Running {
         })?;
         let contestant = contestant.clone();
         let mut running = Self { child, contestant, folder, took: Duration::ZERO };
-        while ask(duty.listen, 0).is_err() {
+        while !serves(duty) {
             let is_over = running.child.try_wait()?.is_some();
             if is_over || started.elapsed() > START {
                 return Err(io::Error::other(running.obituary()));
@@ -134,6 +136,16 @@ impl Drop for Running {
         }
         let _ = self.child.wait();
     }
+}
+
+/// Whether a proxy answers.
+fn serves(duty: &Duty) -> bool {
+    if !duty.is_ending {
+        return ask(duty.listen, 0).is_ok();
+    }
+    let Ok(client) = Client::new(Handshake::Full, duty.listen, 0) else { return false };
+    let visit = async { tokio::time::timeout(TRY, client.visit(duty.listen)).await };
+    matches!(crew::run(visit), Ok(Ok(Ok(_))))
 }
 
 /// Asks for a host through a proxy: the mark of the origin that answers.

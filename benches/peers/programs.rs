@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::crew::cores;
+use crate::ending;
 use crate::hello::name;
 
 /// A program in one of its settings.
@@ -57,6 +58,8 @@ pub(crate) struct Duty {
     pub(crate) hosts: usize,
     /// The one that does.
     pub(crate) moved: Option<usize>,
+    /// Whether the proxy ends TLS itself; then there is one host.
+    pub(crate) is_ending: bool,
 }
 
 impl Duty {
@@ -81,7 +84,15 @@ pub(crate) enum Reload {
 impl Contestant {
     /// Writes the files that say which host leads where.
     pub(crate) fn write_routes(&self, folder: &Path, duty: &Duty) -> io::Result<()> {
+        let ends = duty.is_ending;
         match self.program {
+            Program::MseProxy if ends => {
+                replace(&folder.join("routes.toml"), &ending::mse_routes(duty))
+            }
+            Program::HaProxy(_) | Program::Nginx(_) if ends => Ok(()),
+            Program::Envoy if ends => {
+                replace(&folder.join("listeners.yaml"), &ending::envoy_listener(folder, duty))
+            }
             Program::MseProxy => replace(&folder.join("routes.toml"), &mse_routes(duty)),
             Program::HaProxy(_) => {
                 let line = |host| format!("{} {}\n", name(host), duty.place(host));
@@ -98,9 +109,14 @@ impl Contestant {
     /// Writes all other files and says how the program is started.
     pub(crate) fn command(&self, folder: &Path, duty: &Duty) -> io::Result<Command> {
         let mut command = self.bare_command();
+        let certificates = duty.is_ending.then(|| ending::write_pair(folder)).transpose()?;
         match self.program {
             Program::MseProxy => {
                 command.arg("serve");
+                if let Some(certificates) = certificates {
+                    command.env("MSE_PROXY_TERMINATE_ZONES", "**.bench.test");
+                    command.env("MSE_PROXY_TERMINATE_CERTIFICATES", certificates);
+                }
                 for (key, value) in [
                     ("LISTEN_ADDRESSES", OsString::from(duty.listen.to_string())),
                     ("ADMIN_HTTP", "127.0.0.1:0".into()),
@@ -114,12 +130,22 @@ impl Contestant {
             }
             Program::HaProxy(splice) => {
                 let file = folder.join("haproxy.cfg");
-                fs::write(&file, haproxy_config(splice, folder, duty))?;
+                let text = if duty.is_ending {
+                    ending::haproxy_config(folder, duty)
+                } else {
+                    haproxy_config(splice, folder, duty)
+                };
+                fs::write(&file, text)?;
                 command.args(["-W", "-db", "-f"]).arg(file);
             }
             Program::Nginx(buffer) => {
                 let file = folder.join("nginx.conf");
-                fs::write(&file, nginx_config(buffer, folder, duty))?;
+                let text = if duty.is_ending {
+                    ending::nginx_config(folder, duty)
+                } else {
+                    nginx_config(buffer, folder, duty)
+                };
+                fs::write(&file, text)?;
                 command.arg("-p").arg(folder).arg("-e").arg(folder.join("error.log"));
                 command.arg("-c").arg(file);
             }

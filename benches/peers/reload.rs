@@ -69,6 +69,7 @@ pub(crate) fn measure(
         elsewhere: elsewhere.address(),
         hosts: MANY,
         moved: None,
+        is_ending: false,
     };
     let proxy = Running::start(contestant, &duty)?;
     let held: Vec<_> = (0..HELD).map(|host| hold(&duty, host)).collect::<io::Result<_>>()?;

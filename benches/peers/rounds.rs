@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::held::{self, Idleness};
 use crate::load::{self, Target, Work};
 use crate::measure::Reading;
-use crate::origin::Origin;
+use crate::origin::{Origin, Speech};
 use crate::plan::{Effort, Job, Kind};
 use crate::process::Running;
 use crate::programs::{Contestant, Duty, Program};
@@ -37,7 +37,7 @@ pub(crate) fn run(job: &Job, contestants: &[Contestant], effort: Effort) -> io::
             Ok(json!({ "job": job.name, "left_out": tracer.program() }))
         }
         Kind::Trace(tracer) => {
-            let origin = Origin::start(0)?;
+            let origin = Origin::start(Speech::Hellos(0))?;
             let once = |contestant: &Contestant| trace::measure(tracer, contestant, &origin);
             let (seen, _) = in_rounds(&contestants, 1, once)?;
             let rows = slopes("per_connection", seen);
@@ -69,18 +69,26 @@ fn compare_loads(
     contestants: &[&Contestant],
     effort: Effort,
 ) -> io::Result<Vec<Row>> {
-    let origin = Origin::start(0)?;
+    let speech = if work.is_ending() { Speech::Http } else { Speech::Hellos(0) };
+    let origin = Origin::start(speech)?;
     let (mut proxies, mut rows) = (Vec::new(), Vec::new());
     for contestant in contestants {
         check_over()?;
         let listen = crate::ports::free()?;
         let origin_at = origin.address();
-        let duty = Duty { listen, origin: origin_at, elsewhere: origin_at, hosts, moved: None };
+        let duty = Duty {
+            listen,
+            origin: origin_at,
+            elsewhere: origin_at,
+            hosts,
+            moved: None,
+            is_ending: work.is_ending(),
+        };
         let running = Running::start(contestant, &duty)?;
         let target = Target { address: listen, hosts };
         let family = running.family();
         load::run(work, target, &family, effort.duration / 4)?;
-        origin.wait_until_idle();
+        pause(work, &origin);
         proxies.push((running, target, family));
         let is_ours = contestant.program == Program::MseProxy;
         rows.push(Row { name: contestant.name.clone(), is_ours, samples: Vec::new() });
@@ -93,10 +101,19 @@ fn compare_loads(
                 continue;
             };
             row.samples.push(load::run(work, *target, family, effort.duration)?);
-            origin.wait_until_idle();
+            pause(work, &origin);
         }
     }
     Ok(rows)
+}
+
+/// Lets the connections of a run go. Proxies that end TLS keep theirs to the origin for later.
+fn pause(work: Work, origin: &Origin) {
+    if work.is_ending() {
+        std::thread::sleep(load::SETTLE);
+    } else {
+        origin.wait_until_idle();
+    }
 }
 
 /// Lines of a table, and the largest share of the machine that others took meanwhile.
@@ -107,7 +124,7 @@ fn compare_held(
     contestants: &[&Contestant],
     effort: Effort,
 ) -> io::Result<Facts> {
-    let origin = Origin::start(0)?;
+    let origin = Origin::start(Speech::Hellos(0))?;
     let once = |contestant: &Contestant| held::measure(idleness, contestant, &origin);
     let (seen, busy) = in_rounds(contestants, effort.slow_rounds(), once)?;
     Ok((slopes("bytes_per_connection", seen), busy))
@@ -126,7 +143,8 @@ fn slopes(name: &'static str, seen: Seen<(f64, u64)>) -> Vec<(String, Vec<Fact>)
 }
 
 fn compare_reloads(contestants: &[&Contestant], effort: Effort) -> io::Result<Facts> {
-    let (origin, elsewhere) = (Origin::start(0)?, Origin::start(ELSEWHERE)?);
+    let (origin, elsewhere) =
+        (Origin::start(Speech::Hellos(0))?, Origin::start(Speech::Hellos(ELSEWHERE))?);
     let once = |contestant: &Contestant| reload::measure(contestant, &origin, &elsewhere);
     // Envoy takes half a minute for a change: a single round has to do for it.
     let rounds = effort.slow_rounds();
