@@ -15,6 +15,7 @@ mod gate;
 mod impact;
 mod past;
 mod peer;
+mod pem;
 pub mod proto;
 mod read;
 mod serve;
