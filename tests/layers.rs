@@ -34,7 +34,7 @@ const NEVER: [(&str, &[&str]); 2] = [
 ];
 
 /// Rooms and files that know no socket, file or clock.
-const PURE: [&str; 13] = [
+const PURE: [&str; 14] = [
     "hostname",
     "units",
     "nearest",
@@ -48,6 +48,7 @@ const PURE: [&str; 13] = [
     "source::fault",
     "source::place",
     "proxy::connections",
+    "proxy::handle",
 ];
 
 /// What IO looks like. Addresses are values, and channels are no IO.

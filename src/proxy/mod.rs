@@ -14,6 +14,7 @@ pub mod descriptors;
 mod draft;
 pub mod drain;
 pub mod engine;
+pub mod handle;
 pub mod handover;
 pub mod house;
 pub mod limits;
