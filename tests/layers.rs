@@ -34,7 +34,7 @@ const NEVER: [(&str, &[&str]); 2] = [
 ];
 
 /// Rooms and files that know no socket, file or clock.
-const PURE: [&str; 15] = [
+const PURE: [&str; 16] = [
     "hostname",
     "units",
     "nearest",
@@ -50,6 +50,7 @@ const PURE: [&str; 15] = [
     "source::place",
     "source::values",
     "proxy::connections",
+    "proxy::handle",
 ];
 
 /// What IO looks like. Addresses are values, and channels are no IO.

@@ -47,15 +47,7 @@ pub(crate) fn measure(
     origin: &Origin,
 ) -> io::Result<(f64, u64)> {
     let listen = crate::ports::free()?;
-    let address = origin.address();
-    let duty = Duty {
-        listen,
-        origin: address,
-        elsewhere: address,
-        hosts: 1,
-        moved: None,
-        is_ending: false,
-    };
+    let duty = Duty::of(listen, origin.address());
     let proxy = Running::start(contestant, &duty)?;
     let (few, many) = idleness.counts();
     let mut connections: Vec<TcpStream> = Vec::with_capacity(many);

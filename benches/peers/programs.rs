@@ -63,6 +63,11 @@ pub(crate) struct Duty {
 }
 
 impl Duty {
+    /// One host that leads to an origin, sealed.
+    pub(crate) fn of(listen: SocketAddr, origin: SocketAddr) -> Self {
+        Self { listen, origin, elsewhere: origin, hosts: 1, moved: None, is_ending: false }
+    }
+
     fn leads(&self, host: usize) -> SocketAddr {
         if self.moved == Some(host) { self.elsewhere } else { self.origin }
     }

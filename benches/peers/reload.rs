@@ -63,14 +63,8 @@ pub(crate) fn measure(
     elsewhere: &Origin,
 ) -> io::Result<Change> {
     let listen = crate::ports::free()?;
-    let duty = Duty {
-        listen,
-        origin: origin.address(),
-        elsewhere: elsewhere.address(),
-        hosts: MANY,
-        moved: None,
-        is_ending: false,
-    };
+    let (elsewhere, hosts) = (elsewhere.address(), MANY);
+    let duty = Duty { elsewhere, hosts, ..Duty::of(listen, origin.address()) };
     let proxy = Running::start(contestant, &duty)?;
     let held: Vec<_> = (0..HELD).map(|host| hold(&duty, host)).collect::<io::Result<_>>()?;
     let scene = Scene::default();

@@ -76,14 +76,8 @@ fn compare_loads(
         check_over()?;
         let listen = crate::ports::free()?;
         let origin_at = origin.address();
-        let duty = Duty {
-            listen,
-            origin: origin_at,
-            elsewhere: origin_at,
-            hosts,
-            moved: None,
-            is_ending: work.is_ending(),
-        };
+        let is_ending = work.is_ending();
+        let duty = Duty { hosts, is_ending, ..Duty::of(listen, origin_at) };
         let running = Running::start(contestant, &duty)?;
         let target = Target { address: listen, hosts };
         let family = running.family();

@@ -87,15 +87,7 @@ pub(crate) fn measure(
     let mut failed = 0;
     let mut total = |count| -> io::Result<u64> {
         let listen = crate::ports::free()?;
-        let address = origin.address();
-        let duty = Duty {
-            listen,
-            origin: address,
-            elsewhere: address,
-            hosts: 1,
-            moved: None,
-            is_ending: false,
-        };
+        let duty = Duty::of(listen, origin.address());
         let mut proxy = Running::start_under(&tracer.words(), contestant, &duty)?;
         let target = Target { address: listen, hosts: 1 };
         failed += load::count(Size::Small, target, count, PATIENCE)?.errors;

@@ -234,7 +234,7 @@ impl Remote {
 
 fn unusable(error: &CredentialError, style: Style) -> String {
     let remedy = match error {
-        CredentialError::File { .. } => "",
+        CredentialError::File(_) => "",
         CredentialError::Unusable(_) => {
             "--admin-key must be the key of the first certificate in --admin-cert\n"
         }

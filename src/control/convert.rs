@@ -1,15 +1,15 @@
-//! Between messages and routes, by way of the text of a routes file: what a file may say and what
-//! a message may say is judged in one place, `source::document`, and written in one place,
-//! `routing::text`.
+//! Between messages and routes. A message becomes a route by way of the text of a routes file, so
+//! that what either may say is judged in one place, `source::document`; what a route says under which
+//! key is told in one place, `routing::text`.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use toml::{Table, Value};
+use toml::Value;
 
 use crate::control::proto;
 use crate::routing::route::{self, Route};
-use crate::routing::text;
+use crate::routing::text::{self, Said};
 use crate::source::document;
 
 /// What places in a message are told under.
@@ -70,62 +70,49 @@ fn to_text(message: &proto::Route) -> String {
 /// The message that tells a route.
 #[must_use]
 pub fn message(route: &Route) -> proto::Route {
-    let text = text::write(route);
-    // Our own words: they are a table.
-    let mut keys = text.parse::<Table>().ok().and_then(first_route).unwrap_or_default();
-    let mut take = |key: &str| keys.remove(key);
     let mut message = proto::Route {
         id: route.id.to_string(),
-        hosts: list(take("hosts")),
-        backends: list(take("backends")),
-        expires_at: word(take("expires_at")),
-        not_before: word(take("not_before")),
-        grace: word(take("grace")),
-        app: word(take("app")),
-        mode: word(take("mode")),
-        alpn: list(take("alpn")),
-        refusal: word(take("refusal")),
+        mode: "passthrough".to_owned(),
         max_connections: route.max_connections(),
-        protocol: word(take("protocol")),
-        backend_tls: word(take("backend_tls")),
-        backend_ca: word(take("backend_ca")),
-        backend_name: word(take("backend_name")),
-        pin: word(take("pin")),
-        client_ca: word(take("client_ca")),
-        more: String::new(),
+        ..proto::Route::default()
     };
-    if message.mode.is_empty() {
-        "passthrough".clone_into(&mut message.mode);
-    }
-    drop((keys.remove("id"), keys.remove("max_connections")));
-    for (key, value) in keys {
-        let _ = writeln!(message.more, "{key} = {value}");
-    }
+    text::tell(route, |key, said| {
+        let list = match key {
+            "hosts" => &mut message.hosts,
+            "backends" => &mut message.backends,
+            "alpn" => &mut message.alpn,
+            _ => return tell_word(&mut message, key, said),
+        };
+        if let Said::List(items) = said {
+            *list = items;
+        }
+    });
     message
 }
 
-fn first_route(mut table: Table) -> Option<Table> {
-    match table.remove("route")? {
-        Value::Array(routes) => match routes.into_iter().next()? {
-            Value::Table(route) => Some(route),
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
-fn word(value: Option<Value>) -> String {
-    match value {
-        None => String::new(),
-        Some(Value::String(text)) => text,
-        Some(other) => other.to_string(),
-    }
-}
-
-fn list(value: Option<Value>) -> Vec<String> {
-    match value {
-        Some(Value::Array(items)) => items.into_iter().map(|item| word(Some(item))).collect(),
-        _ => Vec::new(),
+fn tell_word(message: &mut proto::Route, key: &str, said: Said) {
+    let word = match key {
+        "id" | "max_connections" => return,
+        "expires_at" => &mut message.expires_at,
+        "not_before" => &mut message.not_before,
+        "grace" => &mut message.grace,
+        "app" => &mut message.app,
+        "mode" => &mut message.mode,
+        "refusal" => &mut message.refusal,
+        "protocol" => &mut message.protocol,
+        "backend_tls" => &mut message.backend_tls,
+        "backend_ca" => &mut message.backend_ca,
+        "backend_name" => &mut message.backend_name,
+        "pin" => &mut message.pin,
+        "client_ca" => &mut message.client_ca,
+        key => {
+            let _ = writeln!(message.more, "{key} = {said}");
+            return;
+        }
+    };
+    match said {
+        Said::Bare(said) | Said::Text(said) => *word = said,
+        list @ Said::List(_) => *word = list.to_string(),
     }
 }
 

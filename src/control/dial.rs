@@ -15,8 +15,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -24,6 +23,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tonic::codegen::http::Uri;
 use tower_service::Service;
+
+use crate::control::pem;
 
 /// Where a proxy is asked if nobody says otherwise: as `admin.grpc`'s own default.
 pub const DEFAULT: &str = "unix:/run/mse-proxy/admin.sock";
@@ -114,14 +115,9 @@ impl From<io::Error> for Error {
 /// Why what was named cannot serve to show who we are, or to know the proxy.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
-    /// A file that cannot be read, or has nothing of the kind in it.
-    #[error("{}: {why}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
+    /// A file is to blame.
+    #[error(transparent)]
+    File(#[from] pem::Unusable),
     /// They are read, but do not fit together.
     #[error("the certificate and its key cannot be used: {0}")]
     Unusable(#[from] rustls::Error),
@@ -136,18 +132,16 @@ pub fn credentials(
     certificate: &Path,
     key: &Path,
 ) -> Result<Arc<ClientConfig>, CredentialError> {
-    let blame = |path: &Path, why: String| CredentialError::File { path: path.to_owned(), why };
-    let mut roots = RootCertStore::empty();
-    if let Some(path) = ca {
-        for certificate in certificates(path)? {
-            roots.add(certificate).map_err(|error| blame(path, error.to_string()))?;
-        }
+    let roots = if let Some(path) = ca {
+        pem::authorities(path)?
     } else {
+        let mut roots = RootCertStore::empty();
         let found = rustls_native_certs::load_native_certs();
         let (_good, _bad) = roots.add_parsable_certificates(found.certs);
-    }
-    let chain = certificates(certificate)?;
-    let key = PrivateKeyDer::from_pem_file(key).map_err(|error| blame(key, pem_fault(&error)))?;
+        roots
+    };
+    let chain = pem::certificates(certificate)?;
+    let key = pem::private_key(key)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
@@ -155,25 +149,6 @@ pub fn credentials(
         .with_client_auth_cert(chain, key)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Arc::new(config))
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, CredentialError> {
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let blame = |why: String| CredentialError::File { path: path.to_owned(), why };
-    match read {
-        Ok(found) if found.is_empty() => Err(blame("no certificate in PEM is in it".to_owned())),
-        Ok(found) => Ok(found),
-        Err(error) => Err(blame(pem_fault(&error))),
-    }
-}
-
-fn pem_fault(error: &rustls::pki_types::pem::Error) -> String {
-    use rustls::pki_types::pem::Error::{Io, NoItemsFound};
-    match error {
-        Io(error) => error.to_string(),
-        NoItemsFound => "no private key in PEM is in it".to_owned(),
-        other => other.to_string(),
-    }
 }
 
 /// Opens connections to one proxy.

@@ -16,6 +16,7 @@ mod gate;
 mod impact;
 mod past;
 mod peer;
+mod pem;
 pub mod proto;
 mod read;
 mod registry_client;

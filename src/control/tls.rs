@@ -7,15 +7,15 @@
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
+
+use crate::control::pem;
 
 /// The section `admin.tls` of the configuration: all of it, or nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -57,20 +57,29 @@ pub enum TlsError {
     /// A file that is not named.
     #[error("admin.tls.{0} is not set, and over TCP the service is only had with mutual TLS")]
     Unset(&'static str),
-    /// A file that cannot be read, or has nothing of the kind in it.
-    #[error("{}: {why}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
+    /// A file that is named and not there.
+    #[error("{}: no such file", .0.display())]
+    Missing(PathBuf),
+    /// A file is to blame in another way.
+    #[error(transparent)]
+    File(pem::Unusable),
     /// They can be read, and do not fit together.
     #[error("the certificate and its key cannot be used: {0}")]
     Unusable(#[from] rustls::Error),
     /// The authorities cannot vouch for anybody.
     #[error("the authorities of clients cannot be used: {0}")]
     Authorities(#[from] rustls::server::VerifierBuilderError),
+}
+
+impl From<pem::Unusable> for TlsError {
+    fn from(unusable: pem::Unusable) -> Self {
+        match unusable.why {
+            pem::Why::Io(error) if error.kind() == io::ErrorKind::NotFound => {
+                Self::Missing(unusable.path)
+            }
+            _ => Self::File(unusable),
+        }
+    }
 }
 
 /// What a file looked like: another look means another content, perhaps.
@@ -122,14 +131,9 @@ fn looks(Files { certificate, key, client_ca }: &Files) -> Looks {
 }
 
 fn read(files: &Files) -> Result<Arc<ServerConfig>, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for authority in certificates(&files.client_ca)? {
-        let blame = |error: rustls::Error| fault(&files.client_ca, error.to_string());
-        roots.add(authority).map_err(blame)?;
-    }
-    let chain = certificates(&files.certificate)?;
-    let key = PrivateKeyDer::from_pem_file(&files.key)
-        .map_err(|error| fault(&files.key, pem_fault(&error, "private key")))?;
+    let roots = pem::authorities(&files.client_ca)?;
+    let chain = pem::certificates(&files.certificate)?;
+    let key = pem::private_key(&files.key)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier =
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
@@ -142,29 +146,4 @@ fn read(files: &Files) -> Result<Arc<ServerConfig>, TlsError> {
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    match read {
-        Ok(found) if found.is_empty() => {
-            Err(fault(path, "no certificate in PEM is in it".to_owned()))
-        }
-        Ok(found) => Ok(found),
-        Err(error) => Err(fault(path, pem_fault(&error, "certificate"))),
-    }
-}
-
-fn fault(path: &Path, why: String) -> TlsError {
-    TlsError::File { path: path.to_owned(), why }
-}
-
-fn pem_fault(error: &rustls::pki_types::pem::Error, what: &str) -> String {
-    use rustls::pki_types::pem::Error;
-    match error {
-        Error::Io(error) if error.kind() == io::ErrorKind::NotFound => "no such file".to_owned(),
-        Error::Io(error) => error.to_string(),
-        Error::NoItemsFound => format!("no {what} in PEM is in it"),
-        other => other.to_string(),
-    }
 }

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use crate::clock::Timestamp;
 use crate::hostname::Hostname;
-use crate::outcome::{Outcome, Record};
+use crate::outcome::Outcome;
+use crate::outcome::record::Record;
 use crate::proxy::engine::deadlines::Deadline;
 use crate::proxy::house::House;
 use crate::proxy::peek::PlainHttp;

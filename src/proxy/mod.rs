@@ -15,6 +15,7 @@ mod draft;
 pub mod drain;
 pub mod engine;
 pub mod fresh;
+pub mod handle;
 pub mod handover;
 pub mod house;
 pub mod limits;

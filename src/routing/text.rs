@@ -3,7 +3,7 @@
 //! One route has one text: keys in the order of the documentation, those that say nothing left out,
 //! names as they are stored (A-labels). Whoever reads it gets an equal route.
 
-use std::fmt::{Display, Write as _};
+use std::fmt::{self, Display, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,89 +12,122 @@ use crate::routing::route::{Lifetime, Mode, Route, Terms};
 use crate::routing::termination::{BackendTls, Protocol, Termination, Trust};
 use crate::units::Period;
 
+/// What a route says under one key. Shown as TOML.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// A number or an instant, which stands without quotes.
+    Bare(String),
+    /// A text.
+    Text(String),
+    /// A list of texts.
+    List(Vec<String>),
+}
+
+impl Said {
+    fn text(text: impl Display) -> Self {
+        Self::Text(text.to_string())
+    }
+
+    /// A path, which was a text once.
+    fn path(path: &Path) -> Self {
+        Self::text(path.to_string_lossy())
+    }
+
+    fn list(items: impl Iterator<Item = impl Display>) -> Self {
+        Self::List(items.map(|item| item.to_string()).collect())
+    }
+}
+
+impl Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bare(bare) => f.write_str(bare),
+            Self::Text(text) => f.write_str(&quoted(text)),
+            Self::List(items) => {
+                let items: Vec<_> = items.iter().map(|item| quoted(item)).collect();
+                write!(f, "[{}]", items.join(", "))
+            }
+        }
+    }
+}
+
 /// Writes a route, with its `[[route]]` line.
 #[must_use]
 pub fn write(route: &Route) -> String {
     let mut text = String::from("[[route]]\n");
+    tell(route, |key, said| {
+        let _ = writeln!(text, "{key} = {said}");
+    });
+    text
+}
+
+/// Tells each key under which a route says something, in the order of the documentation.
+pub fn tell(route: &Route, mut say: impl FnMut(&'static str, Said)) {
     // Every term is named here, so that a new one cannot be forgotten. Two are no keys: they are
     // what became of an app, and no file can say them.
     let Terms { lifetime, app, mode, alpn, refusal, max_connections, hold: _, is_initializing: _ } =
         route.terms();
     let Lifetime { not_before, expires_at, grace } = lifetime;
-    let mut line = |key: &str, value: &dyn Display| {
-        let _ = writeln!(text, "{key} = {value}");
-    };
-    line("hosts", &list(route.hosts.iter()));
-    line("backends", &list(route.backends.iter()));
+    say("hosts", Said::list(route.hosts.iter()));
+    say("backends", Said::list(route.backends.iter()));
     if let Some(end) = expires_at {
-        line("expires_at", &end);
+        say("expires_at", Said::Bare(end.to_string()));
     }
     if let Some(start) = not_before {
-        line("not_before", &start);
+        say("not_before", Said::Bare(start.to_string()));
     }
     if let Ok(grace) = Duration::try_from(grace)
         && !grace.is_zero()
     {
-        line("grace", &quoted(&Period(grace).to_string()));
+        say("grace", Said::text(Period(grace)));
     }
     if route.hosts.first().map(Pattern::to_string).as_deref() != Some(&*route.id) {
-        line("id", &quoted(&route.id));
+        say("id", Said::text(&route.id));
     }
     if let Some(app) = app {
-        line("app", &quoted(&app));
+        say("app", Said::text(app));
     }
     match &mode {
         Mode::Passthrough => {}
-        Mode::Terminate(_) => line("mode", &quoted("terminate")),
+        Mode::Terminate(_) => say("mode", Said::text("terminate")),
     }
     if !alpn.is_empty() {
-        line("alpn", &list(alpn.iter().map(|name| String::from_utf8_lossy(name))));
+        say("alpn", Said::list(alpn.iter().map(|name| String::from_utf8_lossy(name))));
     }
     if let Some(refusal) = refusal {
-        line("refusal", &quoted(refusal.word()));
+        say("refusal", Said::text(refusal.word()));
     }
     if max_connections > 0 {
-        line("max_connections", &max_connections);
+        say("max_connections", Said::Bare(max_connections.to_string()));
     }
     if let Mode::Terminate(how) = mode {
-        write_termination(&how, line);
+        tell_termination(&how, say);
     }
-    text
 }
 
 /// How TLS is ended.
-fn write_termination(how: &Termination, mut line: impl FnMut(&str, &dyn Display)) {
+fn tell_termination(how: &Termination, mut say: impl FnMut(&'static str, Said)) {
     let Termination { protocol, backend, client_ca } = how;
     match protocol {
         Protocol::Http => {}
-        Protocol::Tcp => line("protocol", &quoted(protocol.word())),
+        Protocol::Tcp => say("protocol", Said::text(protocol.word())),
     }
     match backend {
-        BackendTls::Off => line("backend_tls", &quoted("off")),
+        BackendTls::Off => say("backend_tls", Said::text("off")),
         BackendTls::Verified { trust, name } => {
             match trust {
                 Trust::Platform => {}
-                Trust::Authorities(path) => line("backend_ca", &path_text(path)),
-                Trust::Key(digest) => line("pin", &quoted(&digest.to_string())),
+                Trust::Authorities(path) => say("backend_ca", Said::path(path)),
+                Trust::Key(digest) => say("pin", Said::text(digest)),
             }
             if let Some(name) = name {
-                line("backend_name", &quoted(name.as_str()));
+                say("backend_name", Said::text(name));
             }
         }
     }
     if let Some(path) = client_ca {
-        line("client_ca", &path_text(path));
+        say("client_ca", Said::path(path));
     }
-}
-
-/// A path, which was a text once.
-fn path_text(path: &Path) -> String {
-    quoted(&path.to_string_lossy())
-}
-
-fn list(items: impl Iterator<Item = impl Display>) -> String {
-    let items: Vec<_> = items.map(|item| quoted(&item.to_string())).collect();
-    format!("[{}]", items.join(", "))
 }
 
 /// A basic string of TOML.

@@ -7,7 +7,7 @@
 //! +------+------+-------+-------+-------------+
 //! ```
 //!
-//! Which outcome deserves which alert is not known here (`outcome.rs` has that one mapping).
+//! Which outcome deserves which alert is not known here (`outcome` has that one mapping).
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,6 @@
 //! Whatever clients of the control service do: it is bounded, and the data path goes on.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http_body_util::{BodyExt, StreamBody};
 use hyper::Request;
@@ -129,10 +128,11 @@ async fn a_flood_of_questions_harms_no_session() {
         routes += &route(&format!("h{number}.test"), "127.0.0.1:1", "");
     }
     let controlled = Controlled::start(&routes).await;
-    let over = Arc::new(Notify::new());
+    let (over, answered) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let mut flood = tokio::task::JoinSet::new();
     for number in 0..8 {
         let (mut client, over) = (controlled.client(), Arc::clone(&over));
+        let answered = Arc::clone(&answered);
         flood.spawn(async move {
             let ended = over.notified();
             tokio::pin!(ended);
@@ -156,6 +156,7 @@ async fn a_flood_of_questions_harms_no_session() {
                     () = &mut ended => return answers,
                     () = ask => answers += 1,
                 }
+                answered.notify_one();
             }
         });
     }
@@ -170,7 +171,7 @@ async fn a_flood_of_questions_harms_no_session() {
             assert!(page.ends_with("page"), "{page}");
         };
         soon("a session", passage).await;
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        soon("the flood goes on", answered.notified()).await;
     }
     over.notify_waiters();
     while let Some(answers) = flood.join_next().await {

@@ -11,7 +11,7 @@ use mse_proxy::control::proto::route_service_client::RouteServiceClient;
 use mse_proxy::control::proto::{self, ExplainRequest, SetRequest};
 use tonic::transport::{Channel, Endpoint};
 
-use crate::journey::{Proxy, soon};
+use crate::journey::{Proxy, until_told};
 
 pub(crate) type Client = RouteServiceClient<Channel>;
 
@@ -102,18 +102,13 @@ pub(crate) fn set(route: proto::Route) -> SetRequest {
 /// What a client of the proxy meets under a name, asked again and again until it is as expected:
 /// what was written is in force a moment later.
 pub(crate) async fn meets(client: &Client, host: &str, expected: &str) {
-    let ask = async {
-        loop {
-            let request = ExplainRequest { host: host.into(), ..ExplainRequest::default() };
-            let told = client.clone().explain(request).await.unwrap().into_inner();
-            let meets = if told.allowed { "allowed" } else { &told.outcome };
-            if meets == expected {
-                return;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
-        }
-    };
-    soon(&format!("{host} meets {expected}"), ask).await;
+    until_told(&format!("{host} meets {expected}"), async || {
+        let request = ExplainRequest { host: host.into(), ..ExplainRequest::default() };
+        let told = client.clone().explain(request).await.unwrap().into_inner();
+        let meets = if told.allowed { "allowed" } else { &told.outcome };
+        meets == expected
+    })
+    .await;
 }
 
 pub(crate) fn unix(socket: &Path) -> Channel {

@@ -29,8 +29,13 @@ pub(crate) async fn soon<T>(what: &str, happens: impl Future<Output = T>) -> T {
 
 /// Asks again and again until the answer is yes.
 pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    until_told(what, async || is_so()).await;
+}
+
+/// The same where somebody else has to be asked.
+pub(crate) async fn until_told(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     soon(what, async {
-        while !is_so() {
+        while !is_so().await {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     })

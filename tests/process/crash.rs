@@ -4,14 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use mse_proxy::control::proto::{
     ApplyRequest, HistoryRecord, HistoryRequest, ListRequest, RemoveRequest,
 };
+use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tonic::Code;
 
 use crate::control::{Client, route, set, unix};
@@ -116,7 +116,7 @@ struct Writer {
 
 impl Writer {
     /// Writes until the proxy is gone.
-    async fn write(mut self, client: Client, acknowledged: Arc<AtomicUsize>) -> Self {
+    async fn write(mut self, client: Client, acknowledged: watch::Sender<usize>) -> Self {
         loop {
             self.number += 1;
             let write = Write::of(self.name, self.number, &self.ports);
@@ -124,7 +124,7 @@ impl Writer {
                 Ok(revision) => {
                     write.carry_out(&mut self.ports);
                     self.last = Some((write, revision));
-                    acknowledged.fetch_add(1, Ordering::Relaxed);
+                    acknowledged.send_modify(|count| *count += 1);
                 }
                 Err(status) => {
                     // The connection broke; the proxy itself has nothing against it.
@@ -215,22 +215,21 @@ async fn history(client: &Client) -> Vec<HistoryRecord> {
 
 /// Lets them write until so many writes were acknowledged and a moment more, then kills the proxy.
 async fn write_until_killed(proxy: &mut Controlled, writers: Vec<Writer>) -> (Vec<Writer>, usize) {
-    let acknowledged = Arc::new(AtomicUsize::new(0));
+    let (acknowledged, mut told) = watch::channel(0);
     let mut writing = JoinSet::new();
     for writer in writers {
-        writing.spawn(writer.write(client(proxy), Arc::clone(&acknowledged)));
+        writing.spawn(writer.write(client(proxy), acknowledged.clone()));
     }
     let enough = random(MOST_ACKNOWLEDGED);
     // Or fewer, where a busy machine writes slowly: it is killed all the same.
-    let began = Instant::now();
-    while acknowledged.load(Ordering::Relaxed) < enough && began.elapsed() < LONGEST_LIFE {
-        tokio::time::sleep(Duration::from_micros(200)).await;
-    }
+    let _ = timeout(LONGEST_LIFE, told.wait_for(|count| *count >= enough)).await;
+    // At any point of the next write.
     tokio::time::sleep(Duration::from_micros(u64::try_from(random(5_000)).unwrap())).await;
     proxy.kill();
     let mut writers = soon("all writers notice", writing.join_all()).await;
     writers.sort_by_key(|writer| writer.name);
-    (writers, acknowledged.load(Ordering::Relaxed))
+    let acknowledged = *told.borrow();
+    (writers, acknowledged)
 }
 
 async fn crash(rounds: u32) {
@@ -292,15 +291,10 @@ async fn crash(rounds: u32) {
     assert!(all > 0);
 }
 
+/// More deaths, for whoever has changed the store, the writer or the registry:
+/// `DEATHS=300 cargo test --test process -- --nocapture outlives_any_death`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_outlives_any_death() {
-    crash(12).await;
-}
-
-/// For whoever has changed the store, the writer or the registry:
-/// `cargo test --test process -- --ignored --nocapture three_hundred_deaths`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes minutes; twelve deaths are always died"]
-async fn three_hundred_deaths() {
-    crash(300).await;
+    let deaths = std::env::var("DEATHS").map_or(12, |text| text.parse().unwrap());
+    crash(deaths).await;
 }

@@ -117,13 +117,7 @@ fn twenty_thousand_short_connections_leak_no_descriptor() {
     let closed = records.iter().filter(|record| record["outcome"] == "closed").count();
     assert_eq!(closed, 18_000);
     // A record is written when its session is dropped, just before its sockets are.
-    for _ in 0..1_000 {
-        if daemon.descriptors() <= before {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    panic!("{before} descriptors before, {} after", daemon.descriptors());
+    until(&format!("no more descriptors than {before}"), || daemon.descriptors() <= before);
 }
 
 #[test]

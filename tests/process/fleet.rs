@@ -11,7 +11,7 @@ use tonic::Code;
 
 use crate::control::{Client, route, set, unix};
 use crate::etcd::Server;
-use crate::journey::{Identity, handshake, soon};
+use crate::journey::{Identity, handshake, soon, until_told};
 use crate::route_support::Controlled;
 
 /// How long one request of a proxy to etcd may take: long enough for a busy machine, short enough
@@ -55,12 +55,8 @@ pub(crate) async fn serves(proxy: SocketAddr, host: &str, app: &Identity) -> boo
 
 /// Asks again and again until the app is served, or is not.
 pub(crate) async fn until_serves(proxy: SocketAddr, host: &str, app: &Identity, is_served: bool) {
-    soon(&format!("{host} is served: {is_served}"), async {
-        while serves(proxy, host, app).await != is_served {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
+    let what = format!("{host} is served: {is_served}");
+    until_told(&what, async || serves(proxy, host, app).await == is_served).await;
 }
 
 /// What a proxy says is stored: ids, backends and revisions.
@@ -77,14 +73,9 @@ pub(crate) async fn stored(client: &Client) -> Vec<(String, Vec<String>, u64)> {
 
 /// Waits until two proxies say that the same is stored, and that it is so much.
 pub(crate) async fn until_equal(one: &Client, other: &Client, count: usize) {
-    soon("both know the same", async {
-        loop {
-            let (left, right) = (stored(one).await, stored(other).await);
-            if left == right && left.len() == count {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+    until_told("both know the same", async || {
+        let (left, right) = (stored(one).await, stored(other).await);
+        left == right && left.len() == count
     })
     .await;
 }

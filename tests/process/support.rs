@@ -30,6 +30,12 @@ pub(crate) fn command() -> Command {
 /// The binary as it serves a routes file on free ports of loopback.
 pub(crate) fn serving(routes: &Path) -> Command {
     let mut command = command();
+    serve(&mut command, routes);
+    command
+}
+
+/// The words and variables for that, whoever starts the binary.
+pub(crate) fn serve(command: &mut Command, routes: &Path) {
     command
         .arg("serve")
         .env("MSE_PROXY_LISTEN_ADDRESSES", "127.0.0.1:0")
@@ -37,7 +43,6 @@ pub(crate) fn serving(routes: &Path) -> Command {
         .env("MSE_PROXY_ADMIN_GRPC", "")
         .env("MSE_PROXY_ROUTES_PATH", routes)
         .env("MSE_PROXY_LOG_FORMAT", "json");
-    command
 }
 
 /// Runs a command to its end.

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::support::{Daemon, PATIENCE, ask, backend, command, echo, hello, route, routes_file};
+use crate::support::{
+    Daemon, PATIENCE, ask, backend, command, echo, hello, route, routes_file, serve,
+};
 
 /// What stands in for systemd: a notification socket, and all that was said to it.
 struct Supervisor {
@@ -78,18 +80,6 @@ fn monotonic_micros() -> i64 {
     time.tv_sec * 1_000_000 + time.tv_nsec / 1_000
 }
 
-/// What to serve with, and what systemd would set.
-fn serve(command: &mut Command, routes: &Path, variables: &[(&str, &str)]) {
-    command
-        .arg("serve")
-        .env("MSE_PROXY_LISTEN_ADDRESSES", "127.0.0.1:0")
-        .env("MSE_PROXY_ADMIN_HTTP", "127.0.0.1:0")
-        .env("MSE_PROXY_ADMIN_GRPC", "")
-        .env("MSE_PROXY_ROUTES_PATH", routes)
-        .env("MSE_PROXY_LOG_FORMAT", "json")
-        .envs(variables.iter().copied());
-}
-
 /// So many that reading them takes a while, and a client that comes too early would be refused.
 fn many_routes(last: &str, backend: SocketAddr) -> String {
     let mut text: String =
@@ -130,7 +120,8 @@ fn a_reload_is_over_though_nothing_changed_and_though_there_is_no_source() {
     let (_held, routes) = routes_file("# none\n");
     for path in [Some(&routes), None] {
         let mut start = command();
-        serve(&mut start, &routes, &[("NOTIFY_SOCKET", &notify)]);
+        serve(&mut start, &routes);
+        start.envs([("NOTIFY_SOCKET", &notify)]);
         if path.is_none() {
             start.env_remove("MSE_PROXY_ROUTES_PATH");
         }
@@ -183,7 +174,8 @@ fn the_watchdog_is_fed_by_the_data_path_and_starves_with_it() {
     let mut start = Command::new("python3");
     start.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/process/hold_thread.py"));
     start.arg(command().get_program()).stdin(Stdio::piped());
-    serve(&mut start, &routes, &[("NOTIFY_SOCKET", &notify), ("WATCHDOG_USEC", &micros)]);
+    serve(&mut start, &routes);
+    start.envs([("NOTIFY_SOCKET", &notify), ("WATCHDOG_USEC", &micros)]);
     let mut daemon = Daemon::start(start);
     for _ in 0..5 {
         supervisor.wait("WATCHDOG=1");
@@ -210,7 +202,8 @@ fn the_watchdog_is_fed_while_there_is_no_descriptor_left() {
     let (_held, routes) = routes_file("# none\n");
     let mut start = Command::new("prlimit");
     start.arg("--nofile=64:64").arg(command().get_program());
-    serve(&mut start, &routes, &[("NOTIFY_SOCKET", &notify), ("WATCHDOG_USEC", "3000000")]);
+    serve(&mut start, &routes);
+    start.envs([("NOTIFY_SOCKET", &*notify), ("WATCHDOG_USEC", "3000000")]);
     let mut daemon = Daemon::start(start);
     let clients: Vec<_> = (0..64).map(|_| daemon.dial()).collect();
     daemon.wait_log("cannot accept: the machine is short of something");

@@ -8,6 +8,7 @@
 )]
 
 mod corpus;
+mod documents;
 mod hellos;
 mod oracle;
 mod properties;

@@ -112,7 +112,8 @@ async fn a_user_logs_in_and_stays_logged_in() {
     works(&store).await;
     assert_eq!(logins(&server), first, "one token is enough");
 
-    // The token's time passes; etcd tells nobody, so there is nothing to wait for but the clock.
+    // The token's time passes; etcd tells nobody, and asking with a token makes it last longer: there
+    // is nothing to wait for but the clock, here and below.
     let start = store.range("").await.unwrap().revision;
     let mut watch = store.watch("", start).await.unwrap();
     tokio::time::sleep(Duration::from_secs(4)).await;

@@ -10,8 +10,8 @@ use std::task::{Context, Poll};
 use tokio::time::Instant;
 
 use crate::outcome::Outcome;
-use crate::proxy::connections::Handle;
 use crate::proxy::engine::deadlines::Deadline;
+use crate::proxy::handle::Handle;
 use crate::proxy::relay::direction::{Broken, Direction};
 use crate::proxy::relay::idle::{Due, Idle, Limits};
 use crate::proxy::transport::Transport;

@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::outcome::{Level, Record};
+use crate::outcome::Level;
+use crate::outcome::record::Record;
 use crate::telemetry::access_log::line;
 use crate::telemetry::scribe::{Pen, Unwritten};
 

@@ -9,7 +9,9 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::hostname::Hostname;
-use crate::outcome::{Asked, Outcome, Record};
+use crate::outcome::Outcome;
+use crate::outcome::record::Record;
+use crate::outcome::request::Asked;
 
 /// The fields of a record; their names are a contract.
 #[derive(Serialize)]

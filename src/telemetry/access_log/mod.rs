@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use crate::outcome::Record;
+use crate::outcome::record::Record;
 use crate::telemetry::logging::{Access, Settings};
 use crate::telemetry::scribe::{Pen, Scribe, Unwritten};
 use crate::telemetry::stream::Stream;

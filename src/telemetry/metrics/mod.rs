@@ -21,7 +21,8 @@ use prometheus::proto::MetricFamily;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::outcome::{HANDSHAKE_REASONS, Outcome, StatusClass};
+use crate::outcome::request::StatusClass;
+use crate::outcome::{HANDSHAKE_REASONS, Outcome};
 use crate::routing::snapshot::Snapshot;
 use crate::routing::table::Revised;
 use crate::telemetry::almanac::{DAY, HOUR};

@@ -11,7 +11,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use prometheus::proto::MetricFamily;
 
 use crate::clock::Timestamp;
-use crate::outcome::{Outcome, StatusClass};
+use crate::outcome::Outcome;
+use crate::outcome::request::StatusClass;
 use crate::routing::snapshot::Snapshot;
 use crate::telemetry::metrics::family::{counter, gauge, unix};
 use crate::telemetry::metrics::{amount, size};

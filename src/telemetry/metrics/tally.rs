@@ -10,7 +10,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use crate::outcome::{HANDSHAKE_REASONS, Outcome, Record, StatusClass};
+use crate::outcome::record::Record;
+use crate::outcome::request::StatusClass;
+use crate::outcome::{HANDSHAKE_REASONS, Outcome};
 use crate::telemetry::metrics::histogram::{self, Histogram};
 use crate::telemetry::metrics::routes::{Book, Series};
 

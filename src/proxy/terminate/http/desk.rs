@@ -9,7 +9,8 @@ use hyper::Request;
 use hyper::http::uri::Authority;
 
 use crate::hostname::Hostname;
-use crate::outcome::{Outcome, Record};
+use crate::outcome::Outcome;
+use crate::outcome::record::Record;
 use crate::proxy::house::House;
 use crate::proxy::terminate::http::crew::Hiring;
 use crate::proxy::terminate::http::gate::Traffic;

@@ -43,12 +43,8 @@ const WHO: [HeaderName; 4] = [
 
 /// Takes out what concerns one connection alone.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
+    let named: Vec<HeaderName> = items(headers, &CONNECTION)
+        .filter_map(|name| name.parse().ok())
         // What a message is made of, no option of a connection can take out of it.
         .filter(|name| ![HOST, TE, TRAILER].contains(name))
         .collect();
@@ -57,14 +53,15 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// The items of a header that is a list, however many lines it takes (RFC 9110 §5.6.1).
+fn items<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let lines = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim)
+}
+
 /// The protocol that a request would change to, if it asks for that.
 pub(crate) fn upgrade(request: &HeaderMap) -> Option<HeaderValue> {
-    let is_asked = request
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|option| option.trim().eq_ignore_ascii_case("upgrade"));
+    let is_asked = items(request, &CONNECTION).any(|option| option.eq_ignore_ascii_case("upgrade"));
     request.get(UPGRADE).filter(|_| is_asked).cloned()
 }
 
@@ -102,12 +99,7 @@ impl Way {
 
 /// Makes the headers of a request fit for the backend.
 pub(crate) fn to_backend(headers: &mut HeaderMap, version: Version, way: &Way) {
-    let takes_trailers = headers
-        .get_all(TE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"));
+    let takes_trailers = items(headers, &TE).any(|coding| coding.eq_ignore_ascii_case("trailers"));
     strip_hop_by_hop(headers);
     headers.remove(TE);
     // We have told the client to go on, or will when its body is asked for.

@@ -7,7 +7,9 @@ use hyper::{Request, Version};
 use tokio::time::Instant;
 
 use crate::endpoint::Endpoint;
-use crate::outcome::{Asked, Outcome, Record};
+use crate::outcome::Outcome;
+use crate::outcome::record::Record;
+use crate::outcome::request::Asked;
 use crate::proxy::terminate::http::gate::Traffic;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Tally;

@@ -1,21 +1,18 @@
-//! Every way in which a session ends, in one place, and the record that it leaves behind.
+//! Every way in which a session ends, in one place; [`record`] is what it leaves behind, [`request`]
+//! what is told of a request beside.
 //!
 //! Each [`Outcome`] has a word (metric label, log field, answer of `explain`), somebody to blame,
 //! a level for the log, and the TLS alert that fits. There is no catch-all arm: a new ending does
 //! not compile until all of this is said of it. Nothing here knows how an ending comes about.
 
+pub mod record;
+pub mod request;
+
 use std::fmt;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::clock::Timestamp;
-use crate::endpoint::Endpoint;
-use crate::hostname::Hostname;
 use crate::wire::alert::Alert;
-use crate::wire::client_hello::Alpn;
 
 /// How a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -400,99 +397,6 @@ impl Blame {
     }
 }
 
-/// The one line that every accepted connection leaves behind. Times count from accept.
-#[derive(Debug, Clone)]
-pub struct Record {
-    /// When the connection was accepted.
-    pub time: Timestamp,
-    /// The number of the session, unique for this process.
-    pub session: u64,
-    /// Who connected.
-    pub client: SocketAddr,
-    /// Where they connected to.
-    pub listener: SocketAddr,
-    /// The name asked for.
-    pub sni: Option<Hostname>,
-    /// The protocols offered.
-    pub alpn: Alpn,
-    /// Whether the hello carried `encrypted_client_hello`.
-    pub ech: bool,
-    /// The id of the route.
-    pub route: Option<Arc<str>>,
-    /// For whom the route is.
-    pub app: Option<Arc<str>>,
-    /// The revision of the table that judged the name.
-    pub revision: Option<u64>,
-    /// The newest transaction of the store that was in that table, if there is a store.
-    pub store_revision: Option<u64>,
-    /// The address that was connected to.
-    pub endpoint: Option<Endpoint>,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// What exactly was wrong with a hello, in one word.
-    pub reason: Option<&'static str>,
-    /// Size of the handshake message.
-    pub hello_bytes: Option<u32>,
-    /// When the hello was whole.
-    pub hello: Option<Duration>,
-    /// How long the backend took to connect, retries included.
-    pub connect: Option<Duration>,
-    /// When the backend's first byte came.
-    pub first_byte: Option<Duration>,
-    /// When it ended.
-    pub duration: Duration,
-    /// Bytes written to the backend.
-    pub to_backend_bytes: u64,
-    /// Bytes written to the client.
-    pub to_client_bytes: u64,
-    /// What was asked for, if this is the record of a request.
-    pub asked: Option<Box<Asked>>,
-}
-
-/// What a request asked for, and the answer that it got.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Asked {
-    /// The method, shortened.
-    pub method: Box<str>,
-    /// The path without its query, shortened.
-    pub path: Box<str>,
-    /// How it was asked: `h2`, `http/1.1` or `http/1.0`.
-    pub protocol: &'static str,
-    /// The status of the answer, if there was one.
-    pub status: Option<u16>,
-}
-
-impl Record {
-    /// The record of a connection that was just accepted.
-    #[must_use]
-    pub fn new(time: Timestamp, session: u64, client: SocketAddr, listener: SocketAddr) -> Self {
-        Self {
-            time,
-            session,
-            client,
-            listener,
-            sni: None,
-            alpn: Alpn::default(),
-            ech: false,
-            route: None,
-            app: None,
-            revision: None,
-            store_revision: None,
-            endpoint: None,
-            outcome: Outcome::Internal,
-            reason: None,
-            hello_bytes: None,
-            hello: None,
-            connect: None,
-            first_byte: None,
-            duration: Duration::ZERO,
-            to_backend_bytes: 0,
-            to_client_bytes: 0,
-            asked: None,
-        }
-    }
-}
-
 /// Why a handshake of ours fails, in one word each: what the client said in an alert, and what we
 /// found. `other` stands for all else.
 pub const HANDSHAKE_REASONS: [&str; 24] = [
@@ -521,61 +425,6 @@ pub const HANDSHAKE_REASONS: [&str; 24] = [
     "failed",
     "other",
 ];
-
-/// The classes of answers to requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StatusClass {
-    /// 100 to 199: it became something else.
-    Informational,
-    /// 200 to 299.
-    Success,
-    /// 300 to 399.
-    Redirection,
-    /// 400 to 499.
-    ClientError,
-    /// 500 to 599.
-    ServerError,
-    /// No answer was given.
-    None,
-}
-
-impl StatusClass {
-    /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::Informational,
-        Self::Success,
-        Self::Redirection,
-        Self::ClientError,
-        Self::ServerError,
-        Self::None,
-    ];
-
-    /// The class of a status.
-    #[must_use]
-    pub const fn of(status: Option<u16>) -> Self {
-        match status {
-            Some(100..=199) => Self::Informational,
-            Some(200..=299) => Self::Success,
-            Some(300..=399) => Self::Redirection,
-            Some(400..=499) => Self::ClientError,
-            Some(_) => Self::ServerError,
-            None => Self::None,
-        }
-    }
-
-    /// The word that stands for it.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Informational => "1xx",
-            Self::Success => "2xx",
-            Self::Redirection => "3xx",
-            Self::ClientError => "4xx",
-            Self::ServerError => "5xx",
-            Self::None => "none",
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {
