@@ -7,44 +7,35 @@
 
 mod rounds;
 mod supply;
+mod terminating;
+mod workers;
 
 use std::io;
 use std::net::SocketAddr;
-use std::num::NonZero;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::{error, info, warn};
+use tracing::info;
 
 use crate::admin::{self, Admin, Eyes, Readiness};
 use crate::clock::{Clock, Forward};
 use crate::config::Config;
 use crate::control::address::Address;
 use crate::control::{self, Control};
-use crate::proxy::accept::accept;
 use crate::proxy::backend::addresses::Addresses;
-use crate::proxy::backend::connect::Dialer;
 use crate::proxy::connections::Ledger;
 use crate::proxy::drain::{self, drain};
-use crate::proxy::engine::Engine;
-use crate::proxy::engine::socket::Listener;
 use crate::proxy::fresh::Newcomers;
-use crate::proxy::handover::{Colleague, colleagues, take_over};
-use crate::proxy::house::House;
+use crate::proxy::handover::colleagues;
 use crate::proxy::limits::Limits;
 use crate::proxy::listener::{Door, ListenError, listen};
 use crate::proxy::pulse::Pulses;
 use crate::proxy::retire::{Policy, retire};
-use crate::proxy::terminate::certificates::Certificates;
-use crate::proxy::terminate::folder::{self, Folder};
-use crate::proxy::terminate::policies::provider;
-use crate::proxy::terminate::{self, Terminal, bare};
+use crate::proxy::terminate;
 use crate::reconcile::{Reconciler, Report};
 use crate::resolve::SystemResolver;
 use crate::routing::snapshot::Snapshot;
@@ -57,6 +48,10 @@ use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::almanac;
 use crate::telemetry::metrics::Metrics;
 use supply::{Supply, become_ready, open_control, supply, wait_for_sources};
+use terminating::keep_certificates;
+use workers::{Plan, first_number, hire};
+
+pub use workers::workers;
 
 /// How long the access log gets to be written out at the end.
 const LOG_PATIENCE: Duration = Duration::from_secs(5);
@@ -143,12 +138,6 @@ pub async fn start(
     start_on(listen(&config.listen, workers())?, config, clock, fixed).await
 }
 
-/// How many workers there are: one a core.
-#[must_use]
-pub fn workers() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZero::get)
-}
-
 /// Starts a proxy on sockets that already listen.
 ///
 /// # Errors
@@ -185,8 +174,8 @@ pub async fn start_on(
     control.spawn(almanac::tell(table.clone(), Arc::clone(&forward)));
     let (fresh, all) = (names.clone(), table.clone());
     control.spawn(async move { fresh.keep_fresh(all, SystemResolver).await });
-    let terminating = terminate::Shared::default();
-    let first_look = keep_certificates(config, &terminating.certificates, &clock, &mut control);
+    let shared = terminate::Shared::default();
+    let first_look = keep_certificates(config, &shared.certificates, &clock, &mut control);
     let limits = Arc::new(Limits::new(config.limits.clone()));
     let metrics = Arc::new(Metrics::new(&config.telemetry));
     let registrar = registrar.map(|(registrar, initializing)| {
@@ -204,7 +193,7 @@ pub async fn start_on(
         metrics: Arc::clone(&metrics),
         reports: reports.clone(),
         readiness: in_life.clone(),
-        certificates: terminating.certificates.clone(),
+        certificates: shared.certificates.clone(),
         started: clock.now(),
         clock: forward,
     });
@@ -215,18 +204,8 @@ pub async fn start_on(
     let grpc = control_door.map(|door| door.serve(subject)).transpose();
     let grpc = grpc.map_err(StartError::Thread)?;
     wait_for_sources(&mut reports, sources).await;
-    if let Some(first_look) = first_look {
-        // Fails only when looking failed, which has been said.
-        let _ = first_look.await;
-    }
-    // Before the first client: whoever asks for a route finds whom it trusts.
-    let (first, all) = (terminating.trusts.clone(), table.clone());
-    let _ = tokio::task::spawn_blocking(move || first.refresh(&all)).await;
-    control.spawn(terminating.trusts.clone().keep_fresh(table.clone()));
-    if !config.terminate.zones.are_none() {
-        let (certificates, clock) = (terminating.certificates.clone(), Arc::clone(&clock));
-        control.spawn(bare::keep_told(certificates, table.clone(), clock));
-    }
+    let beside = (&table, &clock);
+    terminating::be_ready(config, &shared, first_look, beside, &mut control).await;
 
     let (stop, stopping) = watch::channel(false);
     let (close, closing) = watch::channel(false);
@@ -237,7 +216,7 @@ pub async fn start_on(
         limits,
         metrics,
         names,
-        terminating,
+        terminating: shared,
         newcomers: Arc::new(Newcomers::new(&config.admission, config.backend.connect_timeout.0)),
         clock,
         log: log.clone(),
@@ -267,31 +246,6 @@ pub async fn start_on(
         admin,
         grpc,
     })
-}
-
-/// Keeps the certificates of the configured path, if there is one; tells when they were looked at.
-fn keep_certificates(
-    config: &Config,
-    certificates: &Certificates,
-    clock: &Arc<dyn Clock>,
-    control: &mut JoinSet<()>,
-) -> Option<oneshot::Receiver<()>> {
-    if let Some(path) = &config.terminate.certificates {
-        let folder = Folder::new(path, provider());
-        let (told, is_in) = oneshot::channel();
-        control.spawn(folder::keep(folder, certificates.clone(), Arc::clone(clock), told));
-        return Some(is_in);
-    }
-    if !config.terminate.zones.are_none() {
-        warn!("names may be terminated (terminate.zones), but terminate.certificates names none");
-    }
-    None
-}
-
-/// Sessions are numbered from the second of the start, so that numbers of two runs differ.
-fn first_number() -> u64 {
-    let seconds = jiff::Timestamp::now().as_second();
-    u64::try_from(seconds).unwrap_or(0) << 24
 }
 
 impl Running {
@@ -377,110 +331,5 @@ impl Running {
         });
         let _ = joined.await;
         self.control.shutdown().await;
-    }
-}
-
-/// What every worker is given.
-#[derive(Clone)]
-struct Plan {
-    vitals: Vitals,
-    limits: Arc<Limits>,
-    metrics: Arc<Metrics>,
-    names: Addresses,
-    terminating: terminate::Shared,
-    newcomers: Arc<Newcomers>,
-    clock: Arc<dyn Clock>,
-    log: AccessLog,
-    numbers: Arc<AtomicU64>,
-    config: Config,
-    stopping: watch::Receiver<bool>,
-    closing: watch::Receiver<bool>,
-}
-
-/// Starts one worker for each colleague.
-fn hire(
-    colleagues: Vec<Colleague>,
-    plan: &Plan,
-    doors: &[Door],
-) -> io::Result<Vec<JoinHandle<()>>> {
-    let hire_one = |(number, colleague)| {
-        let plan = plan.clone();
-        let listeners: Vec<_> =
-            doors.iter().map(|door| door.of_worker(number)).collect::<Result<_, _>>()?;
-        let runtime = std::sync::mpsc::sync_channel(1);
-        let thread = std::thread::Builder::new()
-            .name(format!("worker-{number}"))
-            .spawn(move || work((number, colleague), plan, listeners, &runtime.0))?;
-        // A worker that cannot start must keep the proxy from starting.
-        runtime.1.recv().map_err(io::Error::other)??;
-        Ok(thread)
-    };
-    colleagues.into_iter().enumerate().map(hire_one).collect()
-}
-
-/// One worker's life. When its engine stops, the sessions that are still there end, and each writes
-/// its record then.
-fn work(
-    (number, colleague): (usize, Colleague),
-    plan: Plan,
-    listeners: Vec<std::net::TcpListener>,
-    started: &std::sync::mpsc::SyncSender<io::Result<()>>,
-) {
-    let ready = Engine::new().and_then(|engine| {
-        let listeners: io::Result<Vec<_>> =
-            listeners.into_iter().map(|one| Listener::adopt(&engine.reactor, one)).collect();
-        Ok((engine, listeners?))
-    });
-    let (engine, listeners) = match ready {
-        Ok(ready) => ready,
-        Err(error) => return drop(started.send(Err(error))),
-    };
-    let (stopping, mut closing) = (plan.stopping.clone(), plan.closing.clone());
-    let pulses = plan.vitals.pulses.clone();
-    let mut pulse = pulses.join(format!("worker-{number}"), &engine.deadlines);
-    let (office, inbox) = colleague.begin(&engine, Rc::new(plan.house(&engine)));
-    engine.spawner.spawn(take_over(inbox, Rc::clone(&office)));
-    let doors = listeners.into_iter().map(|listener| {
-        let name = format!("worker-{number}, accepting on {}", listener.address());
-        let pulse = pulses.join(name, &engine.deadlines);
-        accept(listener, Rc::clone(&office), stopping.clone(), pulse)
-    });
-    let doors: Vec<_> = doors.collect();
-    // Only now, so that whoever looks on from here on sees all of its loops.
-    let _ = started.send(Ok(()));
-    let worked = engine.run(async move {
-        pulse.during(join_all(doors)).await;
-        let _ = pulse.during(closing.wait_for(|closing| *closing)).await;
-        pulse.rest();
-    });
-    if let Err(error) = worked {
-        // The watchdog misses it from now on.
-        error!(%error, number, "a worker cannot wait for events any more");
-    }
-}
-
-impl Plan {
-    fn house(self, engine: &Engine) -> House<Dialer> {
-        let ledger = self.vitals.ledger;
-        let reactor = engine.reactor.clone();
-        let (spawner, deadlines) = (engine.spawner.clone(), engine.deadlines.clone());
-        let (settings, clock) = (&self.config.terminate, Arc::clone(&self.clock));
-        let terminal = Terminal::new(settings, self.terminating, clock, spawner, deadlines);
-        House {
-            table: self.vitals.table.reader(),
-            dialer: Dialer::new(reactor, &self.config.backend, self.names, Arc::clone(&ledger)),
-            ledger,
-            limits: self.limits,
-            deadlines: engine.deadlines.clone(),
-            clock: self.clock,
-            log: self.log,
-            tally: Rc::new(self.metrics.tally()),
-            numbers: self.numbers,
-            hello: self.config.hello,
-            answer: self.config.refusal.answer,
-            idle: Rc::new((&self.config.relay).into()),
-            terminal,
-            newcomers: self.newcomers,
-        }
     }
 }
