@@ -10,6 +10,7 @@ use crate::registry::app::App;
 use crate::registry::domain::Domain;
 use crate::registry::hardware::Seats;
 use crate::registry::project::Project;
+use crate::routing::zones::Zones;
 
 /// What was found outside of the store.
 #[derive(Debug, Clone, Default)]
@@ -24,6 +25,8 @@ pub struct Evidence {
     pub roots: Roots,
     /// What DNS says of the owner's domain.
     pub domain: Option<DomainEvidence>,
+    /// Where this proxy may end TLS.
+    pub zones: Zones,
 }
 
 /// What is at a path of a manifest.

@@ -30,9 +30,9 @@ macro_rules! calls {
                         let mut service = service.max_decoding_message_size(super::client::MAX_ANSWER);
                         service.$call(request).await
                     }
-                    // Where DNS is asked, it may take its time.
+                    // Where DNS or an app is asked, that may take its time.
                     let patience = match stringify!($name) {
-                        "deploy" | "check_domain" => LONG_PATIENCE,
+                        "deploy" | "check_domain" | "advance" => LONG_PATIENCE,
                         _ => PATIENCE,
                     };
                     let channel = self.channel();

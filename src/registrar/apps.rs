@@ -1,15 +1,20 @@
 //! Apps that are deployed: their lives, and looking at them.
 
 use super::{Error, Registrar, TRIES, seats_of};
+use crate::admission::sight::Sight;
 use crate::clock::Timestamp;
 use crate::endpoint::Endpoint;
-use crate::registry::app::{App, Phase};
+use crate::hostname::Pattern;
+use crate::probe::certificate::Onlooker;
+use crate::registry::app::{App, CertificateOrigin, News, Phase, Role};
 use crate::registry::changes::{Tenure, proceed};
 use crate::registry::domain::Domain;
 use crate::registry::names::{AppName, ProjectName};
 use crate::registry::project::Project;
 use crate::registry::record::{self, APPS, Held, app_key, apps_of, project_key};
+use crate::resolve::SystemResolver;
 use crate::resolve::records::Records;
+use crate::routing::termination::{KeyDigest, NotADigest};
 
 impl<D: Records> Registrar<D> {
     /// An app's last deployment.
@@ -52,7 +57,35 @@ impl<D: Records> Registrar<D> {
         backend: Option<&Endpoint>,
         now: Timestamp,
     ) -> Result<App, Error> {
-        Ok(self.note(project, name, next, backend, now).await?.0)
+        let news = News { backend: backend.cloned(), seen: None };
+        Ok(self.note(project, name, next, &news, now).await?.0)
+    }
+
+    /// The same on the word of somebody else; without a phase, it stays in its own. Where TLS ends
+    /// in the proxy, an app that runs is looked at first: the key that it shows then is the one that
+    /// is believed from now on.
+    ///
+    /// # Errors
+    /// As [`Self::proceed`]; or nothing was seen.
+    pub async fn advance(
+        &self,
+        project: &ProjectName,
+        name: &AppName,
+        next: Option<Phase>,
+        backend: Option<&Endpoint>,
+        now: Timestamp,
+    ) -> Result<App, Error> {
+        let app = self.app(project, name).await?;
+        let next = next.unwrap_or_else(|| app.phase_at(now));
+        app.clone().become_phase(next, now)?;
+        let mut news = News { backend: backend.cloned(), seen: None };
+        let place = backend.or(app.backend.as_ref());
+        if let (CertificateOrigin::Operator, Phase::Running, Some(place)) =
+            (app.origin, next, place)
+        {
+            news.seen = Some((place.clone(), seen(&app, place).await?));
+        }
+        Ok(self.note(project, name, next, &news, now).await?.0)
     }
 
     /// The same; gives also whether this call has changed anything.
@@ -61,7 +94,7 @@ impl<D: Records> Registrar<D> {
         project: &ProjectName,
         name: &AppName,
         next: Phase,
-        backend: Option<&Endpoint>,
+        news: &News,
         now: Timestamp,
     ) -> Result<(App, bool), Error> {
         for _ in 0..TRIES {
@@ -70,12 +103,11 @@ impl<D: Records> Registrar<D> {
             let domain = self.domain_of(&app.record).await?;
             let seats = seats_of(&app.record, &seats);
             let tenure = Tenure { app: &app, seats, domain: domain.as_ref() };
-            let transaction = proceed(tenure, next, backend.cloned(), now)?;
-            let after = app.record.clone().become_phase(next, now)?;
-            let backend = backend.cloned().or(after.backend);
+            let transaction = proceed(tenure, next, news.clone(), now)?;
+            let after = app.record.clone().become_phase(next, now)?.learn(news.clone());
             let is_change = !transaction.changes.is_empty();
             if self.stands(transaction).await? {
-                return Ok((App { backend, ..after }, is_change));
+                return Ok((after, is_change));
             }
         }
         Err(Error::Busy)
@@ -85,4 +117,16 @@ impl<D: Records> Registrar<D> {
         let held = self.read(&app_key(project, name)).await?;
         held.ok_or_else(|| Error::NoApp { project: project.clone(), name: name.clone() })
     }
+}
+
+/// The key that an app shows where it is, to whoever asks for the name that it is configured by.
+async fn seen(app: &App, place: &Endpoint) -> Result<KeyDigest, Error> {
+    let unseen = |why: String| Error::Unseen { backend: place.clone(), why };
+    let Some(Pattern::Exact(name)) = app.host(Role::Configuration) else {
+        return Err(unseen("it has no name to be asked for".to_owned()));
+    };
+    let onlooker = Onlooker::new().map_err(|error| unseen(error.to_string()))?;
+    let chain = onlooker.look(place, name, &SystemResolver).await;
+    let chain = chain.map_err(|error| unseen(error.to_string()))?;
+    Sight::from(&chain).key.parse().map_err(|error: NotADigest| unseen(error.to_string()))
 }

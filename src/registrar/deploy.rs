@@ -112,6 +112,7 @@ impl<D: Records> Registrar<D> {
             key: application.key,
             roots: self.roots.clone(),
             domain,
+            zones: self.zones.clone(),
         }
     }
 

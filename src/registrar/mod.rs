@@ -14,6 +14,7 @@ mod upkeep;
 
 use crate::admission::Settings;
 use crate::admission::certificate::Roots;
+use crate::endpoint::Endpoint;
 use crate::hostname::Pattern;
 use crate::registry::app::{App, PhaseError};
 use crate::registry::domain::Domain;
@@ -22,6 +23,7 @@ use crate::registry::names::{AppName, ProjectName};
 use crate::registry::project::{Project, StandingError};
 use crate::registry::record::{Held, Record, Unreadable, domain_key, project_key};
 use crate::resolve::records::Records;
+use crate::routing::zones::Zones;
 use crate::store::{self, Committed, Shared, Transaction};
 
 pub use deploy::{Application, Decision};
@@ -39,6 +41,7 @@ pub struct Registrar<D> {
     dns: D,
     platform: Settings,
     roots: Roots,
+    zones: Zones,
 }
 
 /// Why something was not done.
@@ -76,6 +79,14 @@ pub enum Error {
     /// Hardware.
     #[error(transparent)]
     Hardware(#[from] HardwareError),
+    /// Whom to believe behind TLS that is ended here.
+    #[error("nobody knows whom to believe at {backend}: {why}")]
+    Unseen {
+        /// Where the app should be.
+        backend: Endpoint,
+        /// Why its key was not seen.
+        why: String,
+    },
     /// Others were faster each time.
     #[error("others changed the same at the same time, {TRIES} times in a row; try again")]
     Busy,
@@ -85,7 +96,13 @@ impl<D: Records> Registrar<D> {
     /// Keeps the registry in a store, by the rules of a platform.
     #[must_use]
     pub fn new(store: Shared, dns: D, platform: Settings, roots: Roots) -> Self {
-        Self { store, dns, platform, roots }
+        Self { store, dns, platform, roots, zones: Zones::default() }
+    }
+
+    /// The same where TLS may be ended in these zones; nowhere, otherwise.
+    #[must_use]
+    pub fn within(self, zones: Zones) -> Self {
+        Self { zones, ..self }
     }
 
     async fn read<T: Record>(&self, key: &str) -> Result<Option<Held<T>>, Error> {

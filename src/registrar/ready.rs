@@ -21,7 +21,7 @@ use crate::endpoint::Endpoint;
 use crate::hostname::{Hostname, Pattern};
 use crate::probe::certificate::{Onlooker, Unseen};
 use crate::probe::readiness::{Question, Reply, ask};
-use crate::registry::app::{App, Phase, Role};
+use crate::registry::app::{App, CertificateOrigin, News, Phase, Role};
 use crate::registry::digest::digits;
 use crate::registry::names::{AppName, ProjectName};
 use crate::resolve::SystemResolver;
@@ -121,7 +121,8 @@ impl Asking {
                         let Some(phase) = shows(status, is_marked) else { continue };
                         // By itself, since this task ends with the phase that it is noting.
                         let (registrar, found) = (Arc::clone(registrar), found.clone());
-                        let noting = note(registrar, self.app.clone(), phase, now, found);
+                        let noting =
+                            note(registrar, self.app.clone(), self.news(), (phase, now), found);
                         match tokio::spawn(noting).await {
                             Ok(Ok(())) => return,
                             Ok(Err(error)) => debug!(%project, %app, %error, "not noted"),
@@ -160,6 +161,14 @@ impl Asking {
         answer
     }
 
+    /// Whom to believe from now on, where TLS ends in the proxy.
+    fn news(&self) -> News {
+        let is_terminated = self.app.origin == CertificateOrigin::Operator;
+        let seen = self.trusted.as_ref().filter(|_| is_terminated);
+        let key = seen.and_then(|seen| seen.key.parse().ok());
+        News { backend: None, seen: self.app.backend.clone().zip(key) }
+    }
+
     /// The name that it is asked by, while it initializes or once it runs.
     fn name(&self, is_running: bool) -> Option<&Hostname> {
         let phase = if is_running { Phase::Running } else { Phase::Initializing };
@@ -176,12 +185,12 @@ impl Asking {
 async fn note<D: Records>(
     registrar: Arc<Registrar<D>>,
     app: App,
-    phase: Phase,
-    now: Timestamp,
+    news: News,
+    (phase, now): (Phase, Timestamp),
     found: mpsc::Sender<Event>,
 ) -> Result<(), Error> {
     let App { project, name, .. } = app;
-    registrar.proceed(&project, &name, phase, None, now).await?;
+    registrar.note(&project, &name, phase, &news, now).await?;
     // Nobody is left to be told once the proxy stops.
     let _ = found.send(Event::Found { project, app: name, phase }).await;
     Ok(())

@@ -6,7 +6,7 @@
 use super::{Error, Registrar, TRIES};
 use crate::clock::Timestamp;
 use crate::hostname::Pattern;
-use crate::registry::app::{App, Phase};
+use crate::registry::app::{App, News, Phase};
 use crate::registry::changes;
 use crate::registry::domain::{Claim, Domain, Gate};
 use crate::registry::names::{AppName, ProjectName};
@@ -89,7 +89,8 @@ impl<D: Records> Registrar<D> {
         for held in self.all::<App>(APPS).await? {
             let App { project, name, phase, .. } = &held.record;
             if phase.is_active() && held.record.phase_at(now) == Phase::Expired {
-                let (_, is_change) = self.note(project, name, Phase::Expired, None, now).await?;
+                let (_, is_change) =
+                    self.note(project, name, Phase::Expired, &News::default(), now).await?;
                 if is_change {
                     events.push(Event::Expired { project: project.clone(), app: name.clone() });
                 }

@@ -15,6 +15,7 @@ use crate::nearest::nearest;
 use crate::registry::digest::digits;
 use crate::registry::names::{AppName, HardwareName, ProjectName};
 use crate::registry::written;
+use crate::routing::termination::KeyDigest;
 
 /// Where an app is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -223,6 +224,9 @@ pub struct App {
     /// Where it is reached, once that is known.
     #[serde(with = "written::optional", default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<Endpoint>,
+    /// The key that was seen there; where TLS ends in the proxy, nobody else is believed.
+    #[serde(with = "written::optional", default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeyDigest>,
     /// When it was deployed.
     #[serde(with = "written")]
     pub deployed_at: Timestamp,
@@ -258,6 +262,16 @@ impl App {
         Ok(Self { phase: next, ended_at, ..self })
     }
 
+    /// Notes where it is, as far as that is news. A key that was seen elsewhere is not its key.
+    #[must_use]
+    pub fn learn(self, news: News) -> Self {
+        let backend = news.backend.or_else(|| self.backend.clone());
+        let known = self.key.filter(|_| backend == self.backend);
+        let seen = news.seen.filter(|(place, _)| Some(place) == backend.as_ref());
+        let key = seen.map(|(_, key)| key).or(known);
+        Self { backend, key, ..self }
+    }
+
     /// The hostnames that may be reached at an instant.
     pub fn reachable(&self, now: Timestamp) -> impl Iterator<Item = &AppHost> {
         let phase = self.phase_at(now);
@@ -268,8 +282,23 @@ impl App {
     /// The owner's domain, if it has one.
     #[must_use]
     pub fn custom_domain(&self) -> Option<&Pattern> {
-        self.hosts.iter().find(|host| host.role == Role::Custom).map(|host| &host.host)
+        self.host(Role::Custom)
     }
+
+    /// Its first hostname of a role.
+    #[must_use]
+    pub fn host(&self, role: Role) -> Option<&Pattern> {
+        self.hosts.iter().find(|host| host.role == role).map(|host| &host.host)
+    }
+}
+
+/// What has become known of where an app is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct News {
+    /// Where it is.
+    pub backend: Option<Endpoint>,
+    /// Which key was seen there.
+    pub seen: Option<(Endpoint, KeyDigest)>,
 }
 
 /// How many digits a generated hostname has before its zone.
@@ -313,6 +342,7 @@ mod tests {
             hosts: hosts.iter().map(host).collect(),
             phase: Phase::Spawning,
             backend: Some("10.0.0.1:443".parse().unwrap()),
+            key: None,
             deployed_at: at("2026-06-01T00:00:00Z"),
             ends_at: at("2026-06-02T00:00:00Z"),
             ended_at: None,

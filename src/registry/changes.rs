@@ -7,8 +7,7 @@
 //! that end something may be many; what does so stays well below what any store takes at once.
 
 use crate::clock::Timestamp;
-use crate::endpoint::Endpoint;
-use crate::registry::app::{App, Phase, PhaseError};
+use crate::registry::app::{App, News, Phase, PhaseError};
 use crate::registry::domain::{Domain, Gate};
 use crate::registry::hardware::{HardwareError, Seats};
 use crate::registry::names::{AppName, HardwareName};
@@ -80,7 +79,7 @@ pub fn deploy(
     Ok(Transaction { checks, changes })
 }
 
-/// Moves an app on in its life; a backend that is known by now is noted as well. With its end it
+/// Moves an app on in its life, and notes what has become known of where it is. With its end it
 /// leaves its seat, and its domain becomes reserved.
 ///
 /// # Errors
@@ -88,12 +87,10 @@ pub fn deploy(
 pub fn proceed(
     tenure: Tenure<'_>,
     next: Phase,
-    backend: Option<Endpoint>,
+    news: News,
     now: Timestamp,
 ) -> Result<Transaction, PhaseError> {
-    let app = tenure.app.record.clone().become_phase(next, now)?;
-    let backend = backend.or(app.backend);
-    let app = App { backend, ..app };
+    let app = tenure.app.record.clone().become_phase(next, now)?.learn(news);
     let mut transaction = Transaction { checks: vec![tenure.app.check()], changes: vec![] };
     if app != tenure.app.record {
         transaction.changes.push(write(&app));

@@ -87,6 +87,7 @@ mod tests {
                 .into(),
             phase,
             backend: Some("10.0.0.1:443".parse().unwrap()),
+            key: None,
             deployed_at: at("2026-06-01T00:00:00Z"),
             ends_at: at("2026-06-02T00:00:00Z"),
             ended_at: None,

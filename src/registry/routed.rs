@@ -1,5 +1,9 @@
 //! The routes of deployed apps: each hostname by itself, gated by the phase of its app.
 //!
+//! Where TLS ends in the proxy, the app behind it must show the key that was seen of it when it was
+//! found to run: its certificate is its own, and nobody else vouches for it. As long as no key was
+//! seen, it must have a certificate that this machine trusts.
+//!
 //! A route ends with its app. An app that has ended before that keeps its names, as routes that
 //! ended then: its connections are cut as at any end, its clients learn what has happened, and
 //! nobody else's wildcard takes over. Pure.
@@ -8,33 +12,55 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::hostname::Pattern;
-use crate::registry::app::{App, Phase};
+use crate::registry::app::{App, AppHost, Phase, Role};
 use crate::registry::domain::Domain;
 use crate::registry::project::Project;
 use crate::registry::reach::{claimed, left};
-use crate::routing::route::{Hold, Lifetime, Route, Terms};
+use crate::routing::route::{Hold, Lifetime, Mode, Route, Terms};
+use crate::routing::termination::{BackendTls, Protocol, Termination, Trust};
 
 /// The routes of an app. `project` and `domain` are what is stored of its project and of its own
 /// domain.
 #[must_use]
 pub fn routes(app: &App, project: Option<&Project>, domain: Option<&Domain>) -> Vec<Arc<Route>> {
     let ended_at = app.ended_at.map_or(app.ends_at, |ended_at| ended_at.min(app.ends_at));
-    let left = left(app, domain).filter_map(|host| route(app, &host.host, ended_at, None));
+    let left = left(app, domain).filter_map(|host| route(app, host, ended_at, None));
     let claimed = claimed(app, project, domain);
-    let claimed = claimed.filter_map(|one| route(app, &one.host.host, app.ends_at, one.hold));
+    let claimed = claimed.filter_map(|one| route(app, one.host, app.ends_at, one.hold));
     claimed.chain(left).map(Arc::new).collect()
 }
 
-fn route(app: &App, host: &Pattern, ends_at: Timestamp, hold: Option<Hold>) -> Option<Route> {
+fn route(app: &App, host: &AppHost, ends_at: Timestamp, hold: Option<Hold>) -> Option<Route> {
     let backend = app.backend.clone()?;
     let terms = Terms {
         lifetime: Lifetime { expires_at: Some(ends_at), ..Lifetime::default() },
         app: Some(format!("{}/{}", app.project, app.name).into()),
+        mode: mode(app, host.role),
         hold,
         is_initializing: app.phase == Phase::Initializing,
         ..Terms::default()
     };
+    let host = &host.host;
     Some(Route::new(host.to_string().into(), vec![host.clone()], vec![backend], terms))
+}
+
+fn mode(app: &App, role: Role) -> Mode {
+    match role {
+        Role::Own | Role::Configuration | Role::Custom => Mode::Passthrough,
+        Role::Terminated => {
+            // The app is asked for the name by which it was seen: it may know no other.
+            let name = app.host(Role::Configuration).and_then(|host| match host {
+                Pattern::Exact(name) => Some(name.clone()),
+                Pattern::OneLabel(_) | Pattern::AnyDepth(_) => None,
+            });
+            let trust = app.key.map_or(Trust::Platform, Trust::Key);
+            Mode::Terminate(Arc::new(Termination {
+                protocol: Protocol::Http,
+                backend: BackendTls::Verified { trust, name },
+                client_ca: None,
+            }))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -67,6 +93,7 @@ mod tests {
                 .into(),
             phase,
             backend: Some("10.0.0.1:443".parse().unwrap()),
+            key: None,
             deployed_at: at("2026-06-01T00:00:00Z"),
             ends_at: at("2026-06-02T00:00:00Z"),
             ended_at: None,

@@ -8,7 +8,6 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::admin::Readiness;
-use crate::admission;
 use crate::admission::certificate::Roots;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -69,7 +68,7 @@ pub(super) async fn supply(
         (handle, initializing)
     });
     let registrar = store.as_ref().and_then(|(handle, initializing)| {
-        Some((registrar(handle, &config.platform)?, initializing.clone()))
+        Some((registrar(handle, config)?, initializing.clone()))
     });
     let store = store.map(|(handle, _)| (handle, rules(config)));
     let file = file::Watched::new(
@@ -88,14 +87,16 @@ pub(super) async fn supply(
 }
 
 /// Who keeps apps and projects in a store; nobody, if DNS cannot be asked where their domains lead.
-fn registrar(store: &Handle, platform: &admission::Settings) -> Option<Arc<Registrar<Dns>>> {
+fn registrar(store: &Handle, config: &Config) -> Option<Arc<Registrar<Dns>>> {
+    let platform = &config.platform;
     let dns = Dns::new(&platform.resolvers).inspect_err(|error| {
         warn!(%error, "apps cannot be deployed: name DNS servers (platform.resolvers)");
     });
     let roots = rustls_native_certs::load_native_certs().certs;
     let roots = roots.iter().map(AsRef::as_ref).collect::<Roots>();
     let store = Arc::clone(store.store());
-    Some(Arc::new(Registrar::new(store, dns.ok()?, platform.clone(), roots)))
+    let registrar = Registrar::new(store, dns.ok()?, platform.clone(), roots);
+    Some(Arc::new(registrar.within(config.terminate.zones.clone())))
 }
 
 /// What writes to the store are judged by.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use mse_proxy::hostname::Pattern;
-use mse_proxy::registry::app::{App, AppHost, CertificateOrigin, Phase, Role};
+use mse_proxy::registry::app::{App, AppHost, CertificateOrigin, News, Phase, Role};
 use mse_proxy::registry::changes::{self, Ground, MOST_ENDED, Tenure};
 use mse_proxy::registry::domain::{Claim, Domain, Gate, Seen};
 use mse_proxy::registry::hardware::{HardwareError, Seats};
@@ -106,7 +106,7 @@ impl Model {
         let host = app.record.custom_domain().map(ToString::to_string);
         let domain = host.and_then(|host| self.domain(&host));
         let tenure = Tenure { app: &app, seats: seats.as_ref(), domain: domain.as_ref() };
-        self.done(changes::proceed(tenure, next, None, at).unwrap());
+        self.done(changes::proceed(tenure, next, News::default(), at).unwrap());
     }
 
     /// Does something with all apps of the project, their seats and domains.
@@ -164,6 +164,7 @@ fn app(name: &str, domain: Option<&str>) -> App {
         hosts: hosts.collect(),
         phase: Phase::Spawning,
         backend: Some("10.0.0.1:443".parse().unwrap()),
+        key: None,
         deployed_at: now(),
         ends_at: later(24),
         ended_at: None,

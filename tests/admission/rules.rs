@@ -10,10 +10,12 @@ use mse_proxy::admission::evidence::{
     DomainEvidence, Evidence, FileFact, Found, Lookup, LookupEnd, Registered, Tokens,
 };
 use mse_proxy::admission::rules::{Verdict, Wish, judge};
+use mse_proxy::hostname::Pattern;
 use mse_proxy::registry::app::{App, AppHost, CertificateOrigin, Phase, Role};
 use mse_proxy::registry::domain::{Domain, Gate};
 use mse_proxy::registry::hardware::Seats;
 use mse_proxy::registry::project::Project;
+use mse_proxy::routing::zones::Zones;
 
 use crate::certs::{Leaf, World, chain};
 use crate::support::{at, edited, now, reading};
@@ -54,6 +56,7 @@ fn good(world: &World) -> Facts<'_> {
                 proxy_addresses: addresses(&["203.0.113.9", "2001:db8::9"]),
                 tokens: Tokens::Found(vec![]),
             }),
+            zones: ["*.cosmian.dev".parse::<Pattern>().unwrap()].into_iter().collect(),
         },
         registered: Some(Registered {
             seats: vec![booked("8g-eu-001", 2), booked("16g-eu-001", 1)],
@@ -122,6 +125,7 @@ impl Facts<'_> {
             hosts: vec![AppHost { host: "x.cosmian.io".parse().unwrap(), role: Role::Own }],
             phase,
             backend: None,
+            key: None,
             deployed_at: at("2026-05-01T00:00:00Z"),
             ends_at: at("2026-06-01T13:00:00Z"),
             ended_at: None,
@@ -158,7 +162,7 @@ fn addresses(texts: &[&str]) -> Vec<IpAddr> {
 
 /// A verdict in lines: reasons with their keys, `+` what is odd, `?` what is open, `=` the terms.
 fn lines(verdict: &Verdict) -> Vec<String> {
-    let refusals = verdict.refusals.iter().map(|one| format!("{} {one}", one.key().unwrap()));
+    let refusals = verdict.refusals.iter().map(|one| format!("{} {one}", one.key().unwrap_or("-")));
     let odd = verdict.warnings.iter().map(|one| format!("+{} {one}", one.key()));
     let open = verdict.open.iter().map(|one| format!("?{one:?}"));
     let terms = verdict.terms.iter().map(|terms| {
@@ -272,7 +276,12 @@ fn ends_of_life() {
             },
             &["=self until 2031-01-01T00:00:00Z"],
         ),
-        // The operator's.
+    ]);
+}
+
+#[test]
+fn the_operators_certificates() {
+    hold(&[
         (
             |facts| {
                 facts.sealed();
@@ -280,6 +289,24 @@ fn ends_of_life() {
             },
             &["=operator until 2026-06-29T00:00:00Z: Configuration 16 digits.cosmian.io, \
                Terminated 16 digits.cosmian.dev"],
+        ),
+        (
+            |facts| {
+                facts.sealed();
+                facts.operator_tls = true;
+                facts.evidence.zones =
+                    ["*.b.cosmian.dev".parse::<Pattern>().unwrap()].into_iter().collect();
+            },
+            &["- this proxy may not end TLS for 5615fe86b52faed7.cosmian.dev: ask its operator to list \
+               \"*.cosmian.dev\" in terminate.zones, or deploy without --operator-tls"],
+        ),
+        (
+            |facts| {
+                facts.sealed();
+                facts.edit(&["-expiration_date"]);
+                facts.evidence.zones = Zones::default();
+            },
+            &["=self until 2027-06-01T12:00:00Z"],
         ),
         (
             |facts| facts.operator_tls = true,

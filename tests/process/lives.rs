@@ -1,164 +1,22 @@
 //! Whole lives of apps: deployed by command, found to run, reached by real clients, and over.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Instant;
 
 use mse_proxy::clock::{Clock, SystemClock};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
-};
 use rustix::process::Signal;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::ClientConnection;
+use rustls::pki_types::ServerName;
 
-use crate::apps::manifest;
+use crate::enclaves::{Authority, Enclave, KIND, get, host, outcome, shake, wish};
 use crate::etcd;
 use crate::named::Named;
 use crate::route_support::Controlled;
 use crate::support::{PATIENCE, until};
-
-const KIND: &str = "8g-eu-001";
-
-/// An app as enclaves serve it: one thread, TLS on the listening socket itself.
-struct Enclave {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Enclave {
-    /// Serves with these on a port that is free.
-    fn serve(certificate: &str, key: &str) -> Self {
-        Self::start(&[certificate, key])
-    }
-
-    /// The same with further arguments.
-    fn start(arguments: &[&str]) -> Self {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/probe/enclave.py");
-        let mut child = Command::new("python3")
-            .arg(script)
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let port: u16 = line.trim().parse().unwrap();
-        Self { child, address: ([127, 0, 0, 1], port).into() }
-    }
-}
-
-impl Drop for Enclave {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// An authority, and a certificate of it for each name.
-struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, "Test Root");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        Self { issuer }
-    }
-
-    /// Writes `NAME.pem` and `NAME.key`, and gives their paths.
-    fn issue(&self, folder: &Path, name: &str) -> (String, String) {
-        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        (params.not_before, params.not_after) =
-            (date_time_ymd(2020, 1, 1), date_time_ymd(2099, 1, 1));
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let path = |end: &str| folder.join(format!("{name}.{end}"));
-        fs::write(path("pem"), certificate.pem()).unwrap();
-        fs::write(path("key"), key.serialize_pem()).unwrap();
-        (path("pem").display().to_string(), path("key").display().to_string())
-    }
-
-    /// Writes its own certificate, and gives the path.
-    fn write_root(&self, folder: &Path) -> String {
-        let path = folder.join("root.pem");
-        fs::write(&path, self.issuer.pem()).unwrap();
-        path.display().to_string()
-    }
-
-    fn root(&self) -> CertificateDer<'static> {
-        self.issuer.der().clone()
-    }
-
-    /// A client that trusts it alone.
-    fn client(&self) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.root()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let client = ClientConfig::builder_with_provider(provider);
-        let client = client.with_safe_default_protocol_versions().unwrap();
-        Arc::new(client.with_root_certificates(roots).with_no_client_auth())
-    }
-}
-
-type Tls = StreamOwned<ClientConnection, TcpStream>;
-
-/// Shakes hands with whoever serves this name behind the proxy; `as_name` is whom it must be.
-fn shake(config: &Arc<ClientConfig>, proxy: SocketAddr, name: &str) -> std::io::Result<Tls> {
-    let stream = TcpStream::connect(proxy)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let name = ServerName::try_from(name.to_owned()).unwrap();
-    let connection = ClientConnection::new(Arc::clone(config), name).unwrap();
-    let mut tls = StreamOwned::new(connection, stream);
-    while tls.conn.is_handshaking() {
-        tls.conn.complete_io(&mut tls.sock)?;
-    }
-    Ok(tls)
-}
-
-/// The first line of the answer to a question.
-fn get(mut tls: Tls, name: &str, path: &str) -> std::io::Result<String> {
-    write!(tls, "GET {path} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    BufReader::new(tls).read_line(&mut answer)?;
-    Ok(answer.trim().to_owned())
-}
-
-/// A folder with a manifest for an app on booked hardware, with further lines.
-fn wish(folder: &Path, name: &str, path: &str, more: &str) -> String {
-    let name = format!("name = \"{name}\"");
-    let check = format!("healthcheck_endpoint = \"{path}\"");
-    let changes = [
-        ("name = \"my-app\"", &*name),
-        ("4g-eu-001", KIND),
-        ("healthcheck_endpoint = \"/\"", &*check),
-    ];
-    let path = manifest(folder, &changes);
-    let text = fs::read_to_string(&path).unwrap();
-    fs::write(&path, text + more).unwrap();
-    path
-}
-
-fn host(app: &serde_json::Value, role: &str) -> String {
-    let hosts = app["hosts"].as_array().unwrap();
-    let found = hosts.iter().find(|host| host["role"] == role);
-    found.unwrap_or_else(|| panic!("{app}"))["host"].as_str().unwrap().to_owned()
-}
-
-fn outcome(proxy: &Controlled, host: &str) -> String {
-    let output = proxy.run(&["--format", "json", "explain", host]);
-    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    told["outcome"].as_str().unwrap_or("allowed").to_owned()
-}
 
 #[test]
 fn fifty_silent_clients_do_not_keep_others_out_of_an_app_that_is_configured() {

@@ -16,6 +16,7 @@ mod commands;
 mod control;
 mod crash;
 mod daemon;
+mod enclaves;
 mod endurance;
 #[path = "../store/support_etcd.rs"]
 #[allow(
@@ -37,6 +38,7 @@ mod merged;
 mod metrics;
 #[path = "../probe/named.rs"]
 mod named;
+mod operators;
 mod page;
 mod pipes;
 mod probe;

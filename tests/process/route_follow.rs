@@ -90,8 +90,11 @@ fn a_watch_ends_when_nobody_reads_it() {
     };
     assert_eq!(status.code(), Some(0));
     // Ctrl-C ends it as it ends any program.
-    let follower = watching.stdout(std::process::Stdio::null()).spawn().unwrap();
-    let mut follower = follower;
+    // Tests that run in the background of a shell are born deaf to it.
+    let mut interruptible = std::process::Command::new("env");
+    interruptible.arg("--default-signal=INT").arg(watching.get_program()).args(watching.get_args());
+    interruptible.envs(watching.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut follower = interruptible.stdout(std::process::Stdio::null()).spawn().unwrap();
     kill_process(Pid::from_child(&follower), Signal::INT).unwrap();
     assert_eq!(follower.wait().unwrap().code(), None);
 }

@@ -104,19 +104,13 @@ impl AppService for Apps {
         let (message, by, now) = self.write(request)?;
         let (project, name) = (field("project", &message.project)?, field("name", &message.name)?);
         let backend = given("backend", &message.backend)?;
-        let phase = match given("phase", &message.phase)? {
-            Some(phase) => phase,
-            None if backend.is_none() => {
-                return Err(Status::invalid_argument("give phase, backend or both"));
-            }
-            None => {
-                let app = registrar.app(&project, &name).await;
-                app.map_err(|error| refused(&error))?.phase_at(now)
-            }
-        };
-        let app = registrar.proceed(&project, &name, phase, backend.as_ref(), now).await;
+        let phase = given("phase", &message.phase)?;
+        if phase.is_none() && backend.is_none() {
+            return Err(Status::invalid_argument("give phase, backend or both"));
+        }
+        let app = registrar.advance(&project, &name, phase, backend.as_ref(), now).await;
         let app = app.map_err(|error| refused(&error))?;
-        info!(%by, %project, app = %name, %phase, "app goes on");
+        info!(%by, %project, app = %name, phase = %app.phase_at(now), "app goes on");
         Ok(Response::new(self.told(&app, now).await?))
     }
 }

@@ -59,6 +59,10 @@ fn refused(error: &Error) -> Status {
         Error::NoDomain(_) => (Code::NotFound, "; look at all (domain list)"),
         Error::ProjectExists(_) => (Code::AlreadyExists, ""),
         Error::Phase(_) | Error::Standing(_) | Error::Hardware(_) => (Code::FailedPrecondition, ""),
+        Error::Unseen { .. } => (
+            Code::FailedPrecondition,
+            "; TLS is ended here, and goes on only to a known key: say it again once the app answers",
+        ),
         Error::Busy => (Code::Aborted, ""),
     };
     status::told(code, &format!("{error}{remedy}"))

@@ -4,14 +4,16 @@
 //! All reasons are told at once. What nobody has asked is not judged, and is told as such: a
 //! verdict without open questions is an admission.
 
+mod certificate;
+mod domain;
+
 use jiff::SignedDuration;
 
-use crate::admission::certificate::{self, Chain, End, KeyFinding, Torn};
-use crate::admission::dns::{self, Leads};
-use crate::admission::evidence::{DomainEvidence, Evidence, FileFact, Found, Registered, Tokens};
+use crate::admission::certificate::{Chain, KeyFinding};
+use crate::admission::evidence::{Evidence, FileFact, Found, Registered};
 use crate::admission::manifest::{Manifest, Ssl};
 use crate::admission::quota;
-use crate::admission::refusal::{Refusal, WhyProof};
+use crate::admission::refusal::Refusal;
 use crate::admission::settings::Settings;
 use crate::admission::warning::Warning;
 use crate::clock::Timestamp;
@@ -19,15 +21,13 @@ use crate::endpoint::Endpoint;
 use crate::hostname::{Hostname, Pattern};
 use crate::registry::app::{App, AppHost, CertificateOrigin, Phase, Role, generated};
 use crate::registry::digest::pin;
-use crate::registry::domain::{Claim, Gate};
+use crate::registry::domain::Gate;
 use crate::registry::project::{Project, Standing};
 
 /// How long an app runs on free hardware.
 pub const FREE_LIFE: SignedDuration = SignedDuration::from_hours(4);
 /// How long an app runs whose owner names no end and has no certificate.
 pub const DEFAULT_LIFE: SignedDuration = SignedDuration::from_hours(365 * 24);
-/// A certificate that ends sooner is warned of.
-const SOON: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// What somebody wants to deploy.
 #[derive(Debug, Clone, Copy)]
@@ -97,6 +97,7 @@ impl Terms {
             leaf: self.leaf.clone(),
             phase: Phase::Spawning,
             backend,
+            key: None,
             deployed_at: now,
             ends_at: self.ends_at,
             ended_at: None,
@@ -122,6 +123,7 @@ pub fn judge(
     judge.registry();
     let gate = judge.domain();
     let hosts = judge.hosts();
+    judge.zones(hosts.as_deref().unwrap_or_default());
     let origin = judge.origin();
     let mut told = judge.told;
     if let (Some(ends_at), Some(hosts), true) = (ends_at, hosts, told.refusals.is_empty()) {
@@ -205,79 +207,6 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn certificate(&mut self) {
-        let Some(ssl) = self.ssl() else { return };
-        if self.wish.operator_tls {
-            self.refuse(Refusal::TwoCertificates);
-        }
-        match &self.evidence.certificate {
-            None => self.told.open.push(Open::Certificate),
-            Some(Err(why)) => self.refuse(Refusal::NoChain(why.clone())),
-            Some(Ok(chain)) => {
-                self.names(chain, &ssl.domain_name);
-                self.validity(chain);
-                self.links(chain);
-                if chain.has_private_key {
-                    self.told.warnings.push(Warning::KeyBeside);
-                }
-            }
-        }
-    }
-
-    fn names(&mut self, chain: &Chain, domain: &Pattern) {
-        let leaf = &chain.leaf;
-        let domain = domain.clone();
-        if leaf.covers(&domain) {
-            if !leaf.names_in_common_name(&domain) {
-                let common_name = leaf.common_name.clone();
-                self.told.warnings.push(Warning::CommonName { common_name, domain });
-            }
-            return;
-        }
-        let other = chain.above.iter().position(|above| !above.is_ca && above.covers(&domain));
-        self.refuse(if let Some(index) = other {
-            Refusal::LeafNotFirst { position: index + 2, domain }
-        } else if leaf.dns_names.is_empty() {
-            Refusal::NoNames { domain, has_addresses: !leaf.ip_names.is_empty() }
-        } else {
-            Refusal::OtherNames { domain, names: leaf.dns_names.clone() }
-        });
-    }
-
-    fn validity(&mut self, chain: &Chain) {
-        let (leaf, now) = (&chain.leaf, self.now);
-        if leaf.not_before > now {
-            self.refuse(Refusal::NotYetValid { not_before: leaf.not_before });
-        }
-        for (index, certificate) in chain.all().enumerate() {
-            let not_after = certificate.not_after;
-            if not_after <= now {
-                self.refuse(Refusal::Over { position: index + 1, not_after });
-            }
-        }
-        if leaf.not_after > now && leaf.not_after.duration_since(now) < SOON {
-            self.told.warnings.push(Warning::EndsSoon { not_after: leaf.not_after });
-        }
-    }
-
-    fn links(&mut self, chain: &Chain) {
-        match certificate::torn(chain) {
-            Some(Torn::Order { position, issuer, found }) => {
-                return self.refuse(Refusal::Disorder { position, issuer, found });
-            }
-            Some(Torn::Signature { position }) => {
-                return self.refuse(Refusal::NotSigned { position });
-            }
-            None => {}
-        }
-        match certificate::end(chain, &self.evidence.roots) {
-            End::Root => {}
-            End::SelfSigned => self.told.warnings.push(Warning::SelfSigned),
-            End::Unknown { issuer } => self.told.warnings.push(Warning::UnknownRoot { issuer }),
-            End::Missing { issuer } => self.refuse(Refusal::Incomplete { issuer }),
-        }
-    }
-
     fn key(&mut self) {
         if self.ssl().is_none() {
             return;
@@ -348,99 +277,13 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Judges the owner's domain, and gives what its gate will be.
-    fn domain(&mut self) -> Option<Gate> {
-        let domain = &self.ssl()?.domain_name;
-        if self.is_of_platform(domain) {
-            self.refuse(Refusal::PlatformDomain { domain: domain.clone() });
-            return None;
-        }
-        if !matches!(domain, Pattern::Exact(_)) && !self.platform.allow_wildcard_domains {
-            self.refuse(Refusal::Wildcard(domain.clone()));
-        }
-        let proof = self.claims(domain);
-        let Some(evidence) = &self.evidence.domain else {
-            self.told.open.push(Open::Domain);
-            return None;
-        };
-        if let Some(why) = proof {
-            self.proof(domain, why, evidence);
-        }
-        match dns::leads(evidence) {
-            Leads::Here => Some(Gate::Open),
-            Leads::Unknown(why) => {
-                let domain = domain.clone();
-                self.told.warnings.push(Warning::Unanswered { domain, why });
-                Some(Gate::Pending)
-            }
-            Leads::Elsewhere(found) => {
-                self.refuse(Refusal::Astray {
-                    domain: domain.clone(),
-                    found,
-                    proxy_name: self.platform.proxy_name.clone(),
-                    own: evidence.proxy_addresses.clone(),
-                });
-                None
-            }
-        }
-    }
-
-    fn is_of_platform(&self, domain: &Pattern) -> bool {
-        let Settings { proxy_name, zone, terminated_zone, .. } = self.platform;
-        let name = domain.name();
-        let is_under =
-            |zone: &Hostname| name == zone || name.parents().any(|parent| parent == zone.as_str());
-        name == proxy_name
-            || domain.covers(proxy_name)
-            || is_under(zone)
-            || is_under(terminated_zone)
-    }
-
-    /// Judges the claims of others to the domain, and gives the reason why this project must prove
-    /// its own, if there is one.
-    fn claims(&mut self, domain: &Pattern) -> Option<WhyProof> {
-        let Manifest { name, cloud, .. } = self.wish.manifest;
-        let quarantine = SignedDuration::try_from(self.platform.quarantine.0);
-        let quarantine = quarantine.unwrap_or(SignedDuration::MAX);
-        let mut why = self.platform.require_ownership.then_some(WhyProof::Demanded);
-        let others = self.registered.iter().flat_map(|registered| &registered.domains);
-        for other in others.filter(|other| other.overlaps(domain)) {
-            let is_own = other.project == cloud.project;
-            let is_same = other.host == *domain;
-            match other.claim(quarantine, self.now) {
-                // Its own name is judged as such.
-                Claim::Live if is_same && is_own && other.app == *name => {}
-                Claim::Live if is_same => {
-                    let app = is_own.then(|| other.app.clone());
-                    self.told.refusals.push(Refusal::DomainTaken { domain: domain.clone(), app });
-                }
-                Claim::Reserved(until) if is_same && !is_own => {
-                    why = Some(WhyProof::Reserved(until));
-                }
-                // Who claims a name under somebody's wildcard need not be somebody else.
-                Claim::Live | Claim::Reserved(_) if !is_own => {
-                    why = why.or_else(|| Some(WhyProof::Overlaps(other.host.clone())));
-                }
-                Claim::Live | Claim::Reserved(_) | Claim::Free => {}
-            }
-        }
-        why
-    }
-
-    fn proof(&mut self, domain: &Pattern, why: WhyProof, evidence: &DomainEvidence) {
-        let project = self.registered.and_then(|registered| registered.project.as_ref());
-        let Some(project) = project else { return };
-        let domain = domain.clone();
-        match &evidence.tokens {
-            Tokens::Found(texts) if texts.contains(&project.token) => {}
-            Tokens::Found(texts) => {
-                let (found, token) = (texts.clone(), project.token.clone());
-                self.refuse(Refusal::NotProven { domain, why, found, token });
-            }
-            Tokens::Unanswered(why) => {
-                let why = why.clone();
-                self.refuse(Refusal::ProofUnanswered { domain, why });
-            }
+    /// TLS ends here only where the operator of this proxy lets it; a route elsewhere were left out.
+    fn zones(&mut self, hosts: &[AppHost]) {
+        let zones = &self.evidence.zones;
+        let outside = |one: &&AppHost| one.role == Role::Terminated && !zones.hold(&one.host);
+        if let Some(one) = hosts.iter().find(outside) {
+            let zone = self.platform.terminated_zone.clone();
+            self.refuse(Refusal::NotTerminated { host: one.host.clone(), zone });
         }
     }
 

@@ -3,17 +3,19 @@
 //! Values, whose words come from `Display`. The key of the manifest that a reason concerns is told
 //! with it, so that whoever has the manifest can show the place.
 
-use std::fmt::{self, Display};
+mod words;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use crate::admission::certificate::ChainError;
-use crate::admission::dns::{Astray, MAX_ALIASES, token_name};
+use crate::admission::dns::{Astray, token_name};
 use crate::clock::Timestamp;
 use crate::hostname::{Hostname, Pattern};
 use crate::registry::app::Phase;
 use crate::registry::names::{AppName, HardwareName, ProjectName};
 use crate::source::fault::Shown;
+use words::{Found, Listed, Other, Proof, Record, Wait};
 
 /// One reason against an app.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +70,17 @@ pub enum Refusal {
         "an app with its own certificate ([cloud.ssl]) cannot have the operator's as well; leave out one of them"
     )]
     TwoCertificates,
+    /// A name for which this proxy never ends TLS.
+    #[error(
+        "this proxy may not end TLS for {host}: ask its operator to list \"*.{zone}\" in \
+         terminate.zones, or deploy without --operator-tls"
+    )]
+    NotTerminated {
+        /// The name that the app would have.
+        host: Pattern,
+        /// The zone that it is generated in.
+        zone: Hostname,
+    },
     /// A certificate that cannot be read.
     #[error("the certificate: {0}")]
     NoChain(ChainError),
@@ -295,6 +308,8 @@ impl Refusal {
     #[must_use]
     pub const fn key(&self) -> Option<&'static str> {
         Some(match self {
+            // A wish beside the manifest.
+            Self::NotTerminated { .. } => return None,
             Self::NoFile { key, .. }
             | Self::UnreadableFile { key, .. }
             | Self::OtherKind { key, .. } => key,
@@ -321,108 +336,5 @@ impl Refusal {
             Self::NameTaken { .. } => "name",
             Self::NotBooked { .. } | Self::InUse { .. } => "hardware",
         })
-    }
-}
-
-/// Several of a kind, or the word for none.
-struct Listed<'a, T>(&'a [T]);
-
-impl<T: Display> Display for Listed<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("none");
-        }
-        let mut separator = "";
-        for item in self.0 {
-            write!(f, "{separator}{item}")?;
-            separator = ", ";
-        }
-        Ok(())
-    }
-}
-
-/// Who uses a domain. Other projects' apps are nobody's business.
-struct Other<'a>(Option<&'a AppName>);
-
-impl Display for Other<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(app) => write!(f, "`{app}` of this project"),
-            None => f.write_str("another project"),
-        }
-    }
-}
-
-/// What was found where a domain should lead to the proxy.
-struct Found<'a>(&'a Astray);
-
-impl Display for Found<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Astray::NoSuchName => f.write_str("does not exist in DNS"),
-            Astray::NoRecord => f.write_str("has neither a CNAME nor an address in DNS"),
-            Astray::DeadAlias(of) => write!(f, "is a CNAME of {of}, which leads nowhere"),
-            Astray::Alias { of, found } => {
-                write!(f, "is a CNAME of {of} ({}), which is not this proxy", Listed(found))
-            }
-            Astray::Addresses { found, own } if own.is_empty() => {
-                write!(f, "has the address {}, and nobody knows the proxy's own", Listed(found))
-            }
-            Astray::Addresses { found, own } => {
-                write!(f, "has the address {}, the proxy has {}", Listed(found), Listed(own))
-            }
-            Astray::Loop(aliases) => write!(f, "leads in a circle: {}", Listed(aliases)),
-            Astray::TooMany(_) => write!(f, "has more than {MAX_ALIASES} CNAMEs in a row"),
-        }
-    }
-}
-
-/// The record to create.
-struct Record<'a> {
-    domain: &'a Pattern,
-    proxy_name: &'a Hostname,
-    own: &'a [IpAddr],
-}
-
-impl Display for Record<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}. CNAME {}.", self.domain, self.proxy_name)?;
-        if self.own.is_empty() {
-            return Ok(());
-        }
-        f.write_str(" (or, for an apex")?;
-        for address in self.own {
-            write!(f, ", {} {address}", if address.is_ipv4() { "A" } else { "AAAA" })?;
-        }
-        f.write_str(")")
-    }
-}
-
-/// What must be proven, and what was shown.
-struct Proof<'a>(&'a WhyProof, &'a [String]);
-
-impl Display for Proof<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            WhyProof::Demanded => f.write_str("must show whose it is")?,
-            WhyProof::Reserved(_) => f.write_str("was another project's until not long ago")?,
-            WhyProof::Overlaps(other) => write!(f, "overlaps with {other} of another project")?,
-        }
-        match self.1.first() {
-            None => f.write_str(", and shows nothing"),
-            Some(text) => write!(f, ", and shows \"{}\"", Shown(text)),
-        }
-    }
-}
-
-/// What else helps.
-struct Wait<'a>(&'a WhyProof);
-
-impl Display for Wait<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            WhyProof::Reserved(until) => write!(f, ", or wait until {until}"),
-            WhyProof::Demanded | WhyProof::Overlaps(_) => Ok(()),
-        }
     }
 }
