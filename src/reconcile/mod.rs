@@ -12,6 +12,7 @@
 
 mod changes;
 mod precedence;
+mod witness;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -24,8 +25,10 @@ use tracing::{info, warn};
 
 use crate::clock::{Clock, Timestamp};
 use crate::reconcile::changes::{Changes, reusing};
+use crate::reconcile::witness::Witness;
 use crate::routing::claims::Claims;
 use crate::routing::route::Claim;
+use crate::routing::seen::Words;
 use crate::routing::snapshot::{Conflict, LeftOut, Snapshot};
 use crate::routing::table::{Publisher, Table};
 use crate::source::{Fault, RouteSet};
@@ -93,6 +96,8 @@ pub struct Reconciler {
     precedence: Precedence,
     sets: BTreeMap<Arc<str>, RouteSet>,
     standings: BTreeMap<Arc<str>, Standing>,
+    /// What is seen of the backends of routes.
+    witness: Witness,
     reports: watch::Sender<Report>,
 }
 
@@ -107,7 +112,14 @@ impl Reconciler {
     ) -> Self {
         let reports = watch::channel(Report::default()).0;
         let (sets, standings) = (BTreeMap::new(), BTreeMap::new());
-        Self { publisher, table, clock, precedence, sets, standings, reports }
+        let witness = Witness::default();
+        Self { publisher, table, clock, precedence, sets, standings, witness, reports }
+    }
+
+    /// The same, which also puts into its routes what is seen of their backends.
+    #[must_use]
+    pub fn seeing(self, words: watch::Receiver<Words>) -> Self {
+        Self { witness: Witness::new(words), ..self }
     }
 
     /// Tells what became of each set.
@@ -119,8 +131,14 @@ impl Reconciler {
     /// Takes sets until no source is left. The table stays as it was then.
     pub async fn run(mut self, mut sets: mpsc::Receiver<RouteSet>) {
         let mut rested = Instant::now();
-        while let Some(set) = sets.recv().await {
-            self.take(set);
+        loop {
+            tokio::select! {
+                set = sets.recv() => match set {
+                    Some(set) => self.take(set),
+                    None => return,
+                },
+                () = self.witness.wait() => {}
+            }
             loop {
                 tokio::select! {
                     set = sets.recv() => match set {
@@ -184,7 +202,8 @@ impl Reconciler {
         let old = self.table.current().snapshot;
         let ranked = self.ranked();
         let sets = ranked.iter().filter_map(|name| self.sets.get(name));
-        let wanted: Vec<Claims> = sets.clone().map(|set| reusing(&set.claims, &old)).collect();
+        let seen = self.witness.put_into(sets.clone().map(|set| &set.claims), &old);
+        let wanted: Vec<Claims> = seen.iter().map(|claims| reusing(claims, &old)).collect();
         let (new, left_out) = Snapshot::merge(&old, &wanted);
         let new = new.as_of(sets.filter_map(|set| set.revision).max());
         self.tell_conflicts(&left_out);

@@ -7,6 +7,7 @@ pub mod few;
 pub mod names;
 pub mod removal;
 pub mod route;
+pub mod seen;
 mod shards;
 pub mod snapshot;
 pub mod table;
