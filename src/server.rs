@@ -8,6 +8,7 @@
 mod rounds;
 mod supply;
 mod terminating;
+mod watching;
 mod workers;
 
 use std::io;
@@ -38,6 +39,7 @@ use crate::proxy::retire::{Policy, retire};
 use crate::proxy::terminate;
 use crate::reconcile::{Reconciler, Report};
 use crate::resolve::SystemResolver;
+use crate::routing::seen::Words;
 use crate::routing::snapshot::Snapshot;
 use crate::routing::table::{Table, table_from};
 use crate::source::RouteSet;
@@ -46,7 +48,9 @@ use crate::store::choice;
 use crate::systemd;
 use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::almanac;
+use crate::telemetry::chronicle::Chronicle;
 use crate::telemetry::metrics::Metrics;
+use rounds::Telling;
 use supply::{Supply, become_ready, open_control, supply, wait_for_sources};
 use terminating::keep_certificates;
 use workers::{Plan, first_number, hire};
@@ -166,6 +170,8 @@ pub async fn start_on(
         Arc::clone(&clock),
         config.routes.precedence.clone(),
     );
+    let (words, heard) = watch::channel(Words::default());
+    let reconciler = reconciler.seeing(heard);
     let mut reports = reconciler.reports();
     let Supply { sources, reload, store, registrar } =
         supply(reconciler, config, &clock, fixed, store, &mut control).await;
@@ -178,8 +184,12 @@ pub async fn start_on(
     let first_look = keep_certificates(config, &shared.certificates, &clock, &mut control);
     let limits = Arc::new(Limits::new(config.limits.clone()));
     let metrics = Arc::new(Metrics::new(&config.telemetry));
+    let chronicle = Arc::new(Chronicle::default());
+    let sightings =
+        watching::begin(config, &table, &clock, words, &chronicle, &mut control);
+    let telling = Telling { metrics: Arc::clone(&metrics), chronicle: Arc::clone(&chronicle) };
     let registrar = registrar.map(|(registrar, initializing)| {
-        rounds::begin(&registrar, initializing, &clock, &metrics, &mut control);
+        rounds::begin(&registrar, initializing, &clock, &telling, &mut control);
         registrar
     });
     let (colleagues, loads) = colleagues(workers());
@@ -194,6 +204,8 @@ pub async fn start_on(
         reports: reports.clone(),
         readiness: in_life.clone(),
         certificates: shared.certificates.clone(),
+        sightings,
+        chronicle,
         started: clock.now(),
         clock: forward,
     });

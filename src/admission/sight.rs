@@ -135,6 +135,12 @@ impl Kind {
         self as usize
     }
 
+    /// Whether it stands until it is mended, and does not tell of a moment alone.
+    #[must_use]
+    pub const fn stands(self) -> bool {
+        !matches!(self, Self::Changed)
+    }
+
     /// Its word.
     #[must_use]
     pub const fn word(self) -> &'static str {

@@ -64,7 +64,7 @@ impl Faults {
 impl<'a> FromIterator<&'a Notice> for Faults {
     /// What stands of it: that a leaf has changed is told and over.
     fn from_iter<I: IntoIterator<Item = &'a Notice>>(notices: I) -> Self {
-        let kinds = notices.into_iter().map(Notice::kind).filter(|kind| *kind != Kind::Changed);
+        let kinds = notices.into_iter().map(Notice::kind).filter(|kind| kind.stands());
         Self(kinds.fold(0, |all, kind| all | 1 << kind.index()))
     }
 }

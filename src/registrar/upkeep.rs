@@ -3,6 +3,8 @@
 //! Every proxy of a fleet may do this; each step is done by exactly one, because the others find
 //! the record changed. Nothing depends on its being done in time: ends hold by themselves.
 
+use std::fmt;
+
 use super::{Error, Registrar, TRIES};
 use crate::clock::Timestamp;
 use crate::hostname::Pattern;
@@ -57,7 +59,39 @@ pub enum Event {
     },
 }
 
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reminded { number, suspended_at, .. } => {
+                write!(f, "reminder {number} of an unpaid invoice: it is suspended at {suspended_at}")
+            }
+            Self::Suspended { .. } => f.write_str("suspended: its invoice was not paid in time"),
+            Self::Expired { .. } => f.write_str("expired"),
+            Self::Gate { gate: Gate::Open, .. } => f.write_str("leads here: its gate is open"),
+            Self::Gate { gate: Gate::Pending, .. } => f.write_str("its gate is pending"),
+            Self::Gate { gate: Gate::Suspended, .. } => {
+                f.write_str("leads elsewhere: its gate is closed")
+            }
+            Self::Found { phase, .. } => write!(f, "was found to be {phase}"),
+        }
+    }
+}
+
 impl Event {
+    /// Whom it befell: a project, an app or a domain.
+    #[must_use]
+    pub fn whom(&self) -> String {
+        match self {
+            Self::Reminded { project, .. } | Self::Suspended { project } => {
+                format!("project {project}")
+            }
+            Self::Expired { project, app } | Self::Found { project, app, .. } => {
+                format!("app {project}/{app}")
+            }
+            Self::Gate { domain, .. } => format!("domain {domain}"),
+        }
+    }
+
     /// Its word.
     #[must_use]
     pub const fn word(&self) -> &'static str {

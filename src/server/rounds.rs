@@ -12,20 +12,35 @@ use crate::registrar::{Event, Registrar};
 use crate::registry::app::App;
 use crate::registry::domain::Gate;
 use crate::resolve::dns::Dns;
+use crate::telemetry::chronicle::{Chronicle, Happening};
 use crate::telemetry::metrics::Metrics;
+
+/// Where it is counted and kept, beside the log.
+#[derive(Debug, Clone)]
+pub(super) struct Telling {
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) chronicle: Arc<Chronicle>,
+}
 
 /// Makes the rounds, for as long as the tasks live.
 pub(super) fn begin(
     registrar: &Arc<Registrar<Dns>>,
     initializing: watch::Receiver<Arc<[App]>>,
     clock: &Arc<dyn Clock>,
-    metrics: &Arc<Metrics>,
+    telling: &Telling,
     control: &mut JoinSet<()>,
 ) {
     let telling = || {
-        let metrics = Arc::clone(metrics);
+        let Telling { metrics, chronicle } = telling.clone();
+        let clock = Arc::clone(clock);
         move |event: &Event| {
             metrics.note(event.word());
+            chronicle.note(Happening {
+                at: clock.now(),
+                kind: event.word(),
+                whom: event.whom(),
+                message: event.to_string(),
+            });
             tell(event);
         }
     };

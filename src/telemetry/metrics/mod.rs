@@ -91,6 +91,23 @@ pub struct Facts {
     pub certificates: Vec<(Arc<str>, Timestamp)>,
     /// How many files of certificates something is wrong with.
     pub faulty_certificates: usize,
+    /// What is seen of the certificates of backends.
+    pub watch: WatchFacts,
+}
+
+/// What is seen of the certificates of backends.
+#[derive(Debug, Clone)]
+pub struct WatchFacts {
+    /// How many routes are watched.
+    pub routes: usize,
+    /// Looks that showed a certificate.
+    pub looks: u64,
+    /// Looks that showed none.
+    pub failures: u64,
+    /// What was told of them, by its kind.
+    pub events: Vec<(&'static str, u64)>,
+    /// How many routes have which fault now.
+    pub faults: Vec<(&'static str, usize)>,
 }
 
 /// How one source stands.
@@ -191,6 +208,7 @@ impl Metrics {
         let mut families = self.of_sessions(facts);
         families.extend(of_table(facts));
         families.extend(of_certificates(facts, self.routes.most()));
+        families.extend(of_watch(&facts.watch));
         families.extend(self.routes.families(&facts.table.snapshot, facts.now));
         let events = self.events();
         families.push(counter(
@@ -323,6 +341,32 @@ fn of_certificates(facts: &Facts, most: usize) -> Vec<MetricFamily> {
             ends.into_iter()
                 .take(most)
                 .map(|(file, end)| (vec![("certificate", &**file)], family::unix(*end))),
+        ),
+    ]
+}
+
+fn of_watch(watch: &WatchFacts) -> Vec<MetricFamily> {
+    vec![
+        gauge(
+            "mse_proxy_probe_routes",
+            "Sealed routes whose backends' certificates are watched.",
+            [(vec![], size(watch.routes))],
+        ),
+        counter(
+            "mse_proxy_probe_looks_total",
+            "Looks at certificates of backends, by whether one was seen or the look failed.",
+            [("seen", watch.looks), ("failed", watch.failures)]
+                .map(|(result, count)| (vec![("result", result)], amount(count))),
+        ),
+        counter(
+            "mse_proxy_probe_events_total",
+            "What was new and odd about certificates of backends.",
+            watch.events.iter().map(|(kind, count)| (vec![("event", *kind)], amount(*count))),
+        ),
+        gauge(
+            "mse_proxy_probe_faulty_routes",
+            "Routes whose backends' certificates have this fault now.",
+            watch.faults.iter().map(|(fault, count)| (vec![("fault", *fault)], size(*count))),
         ),
     ]
 }

@@ -1,0 +1,339 @@
+//! What is known of each watched route, and when it is looked at next.
+//!
+//! Of a route there are its backends' leaves as digests and some instants, so that a hundred thousand
+//! fit. A route that is not changed by a new table costs nothing then: passages that both tables have
+//! are not looked through.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use tokio::time::Instant;
+
+use super::sightings::Sightings;
+use super::{News, Settings};
+use crate::admission::certificate::Chain;
+use crate::admission::watch::{
+    Faults, Glimpse, Leaf, Verdict, are_apart, called, is_sealed, may_be_looked_at, seen,
+};
+use crate::clock::Timestamp;
+use crate::endpoint::Endpoint;
+use crate::probe::certificate::Unseen;
+use crate::routing::claims::Passage;
+use crate::routing::route::Route;
+use crate::routing::seen::{Fit, Word, Words};
+use crate::routing::snapshot::Snapshot;
+
+/// The first pause after a look at a pinned route that saw nothing; each next one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// How long one waits for a backend that is being looked at for another route.
+const BUSY: Duration = Duration::from_secs(1);
+/// The earliest place of a first look in the interval: one part of so many. A route that has just
+/// come gets its first look at a random place of the interval, so that many do not come at once,
+/// and not at its very beginning, when its backend may still be starting.
+const EARLIEST: u32 = 20;
+
+/// A longer interval is no watch; and instants can be counted with this one.
+const LONGEST: Duration = Duration::from_hours(365 * 24);
+
+/// What is known of a route.
+#[derive(Debug)]
+struct Page {
+    route: Arc<Route>,
+    /// Of its backends, in their order.
+    glimpses: Box<[Option<Glimpse>]>,
+    due: Instant,
+    /// Looks in a row that left some of its backends unseen.
+    failures: u8,
+}
+
+/// Words that have not gone to the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waiting {
+    Patient,
+    Urgent,
+}
+
+impl Waiting {
+    pub(super) fn is_urgent(self) -> bool {
+        self == Self::Urgent
+    }
+}
+
+/// What is known of all routes.
+#[derive(Debug)]
+pub(super) struct Book {
+    settings: Settings,
+    pages: HashMap<Arc<str>, Page, RandomState>,
+    due: BTreeSet<(Instant, Arc<str>)>,
+    /// Who shows which leaf.
+    leaves: BTreeSet<(Leaf, Arc<str>)>,
+    /// Backends that are being looked at: each has one look at a time.
+    busy: HashSet<Endpoint>,
+    words: HashMap<Arc<str>, Word>,
+    waiting: Option<Waiting>,
+    /// What was adopted last.
+    table: Arc<Snapshot>,
+    sightings: Sightings,
+    /// Where chance comes from.
+    chance: RandomState,
+}
+
+impl Book {
+    pub(super) fn new(settings: &Settings, sightings: Sightings) -> Self {
+        Self {
+            settings: settings.clone(),
+            pages: HashMap::default(),
+            due: BTreeSet::new(),
+            leaves: BTreeSet::new(),
+            busy: HashSet::new(),
+            words: HashMap::new(),
+            waiting: None,
+            table: Arc::default(),
+            sightings,
+            chance: RandomState::default(),
+        }
+    }
+
+    /// Takes the routes of a new table.
+    pub(super) fn adopt(&mut self, table: Arc<Snapshot>, now: Instant) {
+        let old = std::mem::replace(&mut self.table, Arc::clone(&table));
+        let (before, after) = (old.whole_passages(), table.whole_passages());
+        let is_touched = |passage: &&Passage| {
+            let address = passage.address();
+            !(before.contains(&address) && after.contains(&address))
+        };
+        for written in old.passages().iter().filter(is_touched).flat_map(Passage::written) {
+            if table.by_id(&written.route.id).is_none() {
+                self.forget(&written.route.id);
+            }
+        }
+        for written in table.passages().iter().filter(is_touched).flat_map(Passage::written) {
+            let in_force = table.by_id(&written.route.id);
+            if in_force.is_some_and(|is| std::ptr::eq(is, written)) {
+                self.take(&written.route, now);
+            }
+        }
+        self.sightings.watches(self.pages.len());
+    }
+
+    fn take(&mut self, route: &Arc<Route>, now: Instant) {
+        let is_watched = is_sealed(route) && self.every(route).is_some();
+        let known = self.pages.get_mut(&route.id);
+        match known {
+            Some(page) if is_watched && is_same(&page.route, route) => {
+                page.route = Arc::clone(route);
+                return;
+            }
+            Some(_) => self.forget(&route.id),
+            None => {}
+        }
+        if !is_watched {
+            return;
+        }
+        let due = now + self.first(route);
+        let glimpses = route.backends.iter().map(|_| None).collect();
+        let page = Page { route: Arc::clone(route), glimpses, due, failures: 0 };
+        self.due.insert((due, Arc::clone(&route.id)));
+        self.pages.insert(Arc::clone(&route.id), page);
+    }
+
+    fn forget(&mut self, id: &Arc<str>) {
+        let Some(page) = self.pages.remove(id) else { return };
+        self.due.remove(&(page.due, Arc::clone(id)));
+        for glimpse in page.glimpses.iter().flatten() {
+            self.leaves.remove(&(glimpse.leaf, Arc::clone(id)));
+        }
+        self.sightings.turned(faults(&page.glimpses), Faults::default());
+        self.sightings.forget(id, page.glimpses.len());
+        if self.words.remove(id).is_some() {
+            self.wait(Waiting::Patient);
+        }
+    }
+
+    /// How often a route is looked at, if it is.
+    fn every(&self, route: &Route) -> Option<Duration> {
+        let every = match route.pin() {
+            Some(_) => self.settings.pinned_interval.0,
+            None => self.settings.interval.0,
+        };
+        Some(every.min(LONGEST)).filter(|every| !every.is_zero())
+    }
+
+    /// When a route that has come is looked at first: at once, if clients wait for it.
+    fn first(&self, route: &Route) -> Duration {
+        if route.pin().is_some() {
+            return Duration::ZERO;
+        }
+        let every = self.every(route).unwrap_or(LONGEST);
+        let earliest = every / EARLIEST;
+        earliest + (every - earliest).mul_f64(self.random(&route.id))
+    }
+
+    /// A number from 0 to 1.
+    fn random(&self, id: &str) -> f64 {
+        let hash = self.chance.hash_one((id, self.due.len(), Instant::now()));
+        f64::from(u32::try_from(hash >> 32).unwrap_or(u32::MAX)) / f64::from(u32::MAX)
+    }
+
+    /// When the next look is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
+    /// The next route to look at, if one is due.
+    pub(super) fn next(&mut self, now: Instant, wall: Timestamp) -> Option<Arc<Route>> {
+        loop {
+            let (due, id) = self.due.first()?.clone();
+            if due > now {
+                return None;
+            }
+            self.due.pop_first();
+            let Some(page) = self.pages.get(&id) else { continue };
+            let route = Arc::clone(&page.route);
+            let pause = if !may_be_looked_at(&route, wall) {
+                // Its time may come without a new table.
+                self.every(&route).unwrap_or(BUSY).min(Duration::from_mins(1))
+            } else if route.backends.iter().any(|backend| self.busy.contains(backend)) {
+                BUSY
+            } else {
+                self.busy.extend(route.backends.iter().cloned());
+                // Until it has been looked at; the result sets it anew.
+                return Some(route);
+            };
+            self.put_off(&id, now + pause);
+        }
+    }
+
+    fn put_off(&mut self, id: &Arc<str>, due: Instant) {
+        if let Some(page) = self.pages.get_mut(id) {
+            self.due.remove(&(page.due, Arc::clone(id)));
+            page.due = due;
+            self.due.insert((due, Arc::clone(id)));
+        }
+    }
+
+    /// Takes in what a look at a route has shown.
+    pub(super) fn learn(
+        &mut self,
+        looked_at: &Arc<Route>,
+        shown: Vec<Result<Chain, Unseen>>,
+        now: Instant,
+        wall: Timestamp,
+        tell: &impl Fn(&News<'_>),
+    ) {
+        for backend in &looked_at.backends {
+            self.busy.remove(backend);
+        }
+        let id = Arc::clone(&looked_at.id);
+        // What has changed meanwhile is looked at by itself.
+        let Some(page) = self.pages.get(&id).filter(|page| is_same(&page.route, looked_at)) else {
+            return;
+        };
+        let route = Arc::clone(&page.route);
+        let mut glimpses = page.glimpses.clone();
+        let before = faults(&glimpses);
+        let failures = shown.iter().filter(|seen| seen.is_err()).count();
+        for ((place, glimpse), seen) in glimpses.iter_mut().enumerate().zip(shown) {
+            let Some(backend) = route.backends.get(place) else { continue };
+            match seen {
+                Ok(chain) => {
+                    let sharer = self.sharer(&route, Leaf::of(&chain));
+                    let verdict = Verdict::of(&route, &chain, glimpse.as_ref(), sharer, wall);
+                    let news: Vec<_> = verdict.news(glimpse.as_ref()).cloned().collect();
+                    for notice in &news {
+                        tell(&News { route: &route, backend, notice });
+                    }
+                    *glimpse = Some(verdict.glimpse);
+                    self.sightings.looked((Arc::clone(&id), place), backend, &news, verdict.notices);
+                }
+                Err(_) => self.sightings.failed(),
+            }
+        }
+        self.sightings.turned(before, faults(&glimpses));
+        self.turn_leaves(&id, &glimpses);
+        self.say(&route, &glimpses);
+        let every = self.every(&route).unwrap_or(LONGEST);
+        let Some(page) = self.pages.get_mut(&id) else { return };
+        page.failures = if failures == 0 { 0 } else { page.failures.saturating_add(1) };
+        let is_waited_for = route.pin().is_some() && glimpses.iter().any(Option::is_none);
+        let pause = FIRST_PAUSE.saturating_mul(1 << page.failures.min(16));
+        page.glimpses = glimpses;
+        // Never quite regular, so that routes that came together drift apart.
+        let pause = if is_waited_for {
+            pause.min(every)
+        } else {
+            every.mul_f64(0.9 + 0.2 * self.random(&id))
+        };
+        self.put_off(&id, now + pause);
+    }
+
+    /// Who else shows this leaf and is for another app.
+    fn sharer(&self, route: &Route, leaf: Leaf) -> Option<Arc<str>> {
+        let from = (leaf, Arc::from(""));
+        let others = self.leaves.range(from..).take_while(|(other, _)| *other == leaf);
+        let mut others = others.filter_map(|(_, id)| self.pages.get(id)).map(|page| &page.route);
+        others.find(|other| are_apart(route, other)).map(|other| called(other))
+    }
+
+    fn turn_leaves(&mut self, id: &Arc<str>, glimpses: &[Option<Glimpse>]) {
+        let old = self.pages.get(id).map(|page| page.glimpses.iter().flatten());
+        for glimpse in old.into_iter().flatten() {
+            self.leaves.remove(&(glimpse.leaf, Arc::clone(id)));
+        }
+        let new = glimpses.iter().flatten();
+        self.leaves.extend(new.map(|glimpse| (glimpse.leaf, Arc::clone(id))));
+    }
+
+    /// Says of a route what follows of what was seen.
+    fn say(&mut self, route: &Arc<Route>, glimpses: &[Option<Glimpse>]) {
+        let seen = seen(route, glimpses);
+        let known = self.words.get(&route.id).map(|word| &word.seen);
+        if !route.heeds(&seen) {
+            if self.words.remove(&route.id).is_some() {
+                self.wait(Waiting::Patient);
+            }
+            return;
+        }
+        if known == Some(&seen) {
+            return;
+        }
+        let fits = known.map(|known| &known.fits);
+        let is_urgent = route.pin().is_some()
+            && fits.map_or_else(
+                || seen.fits.iter().any(|fit| *fit != Fit::Unseen),
+                |fits| *fits != seen.fits,
+            );
+        self.wait(if is_urgent { Waiting::Urgent } else { Waiting::Patient });
+        self.words.insert(Arc::clone(&route.id), Word { of: Arc::clone(route), seen });
+    }
+
+    fn wait(&mut self, how: Waiting) {
+        if self.waiting != Some(Waiting::Urgent) {
+            self.waiting = Some(how);
+        }
+    }
+
+    /// Whether there are new words, and whether somebody waits for them. Asked once for each.
+    pub(super) fn words_wait(&mut self) -> Option<Waiting> {
+        self.waiting.take()
+    }
+
+    /// All words.
+    pub(super) fn words(&self) -> Words {
+        self.words.iter().map(|(id, word)| (Arc::clone(id), word.clone())).collect()
+    }
+}
+
+/// What is odd about any backend of a route.
+fn faults(glimpses: &[Option<Glimpse>]) -> Faults {
+    let all = glimpses.iter().flatten().map(|glimpse| glimpse.faults);
+    all.fold(Faults::default(), Faults::and)
+}
+
+/// Whether what was seen of a route holds for a newer version of it.
+fn is_same(one: &Route, other: &Route) -> bool {
+    one.hosts == other.hosts && one.leads_like(other) && one.is_initializing() == other.is_initializing()
+}
