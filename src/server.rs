@@ -185,8 +185,7 @@ pub async fn start_on(
     let limits = Arc::new(Limits::new(config.limits.clone()));
     let metrics = Arc::new(Metrics::new(&config.telemetry));
     let chronicle = Arc::new(Chronicle::default());
-    let sightings =
-        watching::begin(config, &table, &clock, words, &chronicle, &mut control);
+    let sightings = watching::begin(config, &table, &clock, words, &chronicle, &mut control);
     let telling = Telling { metrics: Arc::clone(&metrics), chronicle: Arc::clone(&chronicle) };
     let registrar = registrar.map(|(registrar, initializing)| {
         rounds::begin(&registrar, initializing, &clock, &telling, &mut control);

@@ -12,6 +12,7 @@ mod page;
 mod query;
 mod spares;
 mod status;
+mod watched;
 
 use std::fmt;
 use std::io;

@@ -109,6 +109,8 @@ pub(super) fn state_json(state: &RouteState) -> Value {
         ("revision", json!((state.revision > 0).then_some(state.revision))),
         ("fault", json!((!state.fault.is_empty()).then_some(&state.fault))),
         ("open_connections", json!(state.open_connections)),
+        ("ends_at", json!((!state.ends_at.is_empty()).then_some(&state.ends_at))),
+        ("note", json!((!state.note.is_empty()).then_some(&state.note))),
     ];
     map.extend(more.map(|(key, value)| (key.to_owned(), value)));
     Value::Object(map)

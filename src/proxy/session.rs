@@ -230,11 +230,7 @@ async fn reach<C: Connect>(
     } else {
         None
     };
-    let newer = if route.pin().is_some() {
-        Some(proven(route, house, timer).await?)
-    } else {
-        None
-    };
+    let newer = if route.pin().is_some() { Some(proven(route, house, timer).await?) } else { None };
     let route = newer.as_deref().unwrap_or(route);
     match house.dialer.connect(route, timer).await {
         Ok((backend, endpoint)) => Ok((backend, endpoint, newcomer)),

@@ -65,7 +65,9 @@ impl Witness {
                     let seen = words.put_into(passage, known);
                     let kept = kept.and_then(|(_, seen)| seen.as_ref());
                     // What says the same stays the same passage.
-                    seen.map(|seen| kept.filter(|kept| is_alike(kept, &seen)).map_or(seen, Clone::clone))
+                    seen.map(|seen| {
+                        kept.filter(|kept| is_alike(kept, &seen)).map_or(seen, Clone::clone)
+                    })
                 }
             };
             self.kept.insert(passage.address(), (passage.clone(), seen.clone()));

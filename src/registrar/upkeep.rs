@@ -63,7 +63,10 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Reminded { number, suspended_at, .. } => {
-                write!(f, "reminder {number} of an unpaid invoice: it is suspended at {suspended_at}")
+                write!(
+                    f,
+                    "reminder {number} of an unpaid invoice: it is suspended at {suspended_at}"
+                )
             }
             Self::Suspended { .. } => f.write_str("suspended: its invoice was not paid in time"),
             Self::Expired { .. } => f.write_str("expired"),

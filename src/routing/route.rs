@@ -327,9 +327,7 @@ impl Route {
     /// the one may go on under the other.
     #[must_use]
     pub fn leads_like(&self, other: &Self) -> bool {
-        self.backends == other.backends
-            && self.mode() == other.mode()
-            && self.pin() == other.pin()
+        self.backends == other.backends && self.mode() == other.mode() && self.pin() == other.pin()
     }
 
     /// Whether one hello could take either of two routes under the same pattern, without a rule to
@@ -536,11 +534,10 @@ mod tests {
         let pinned = Route::new("id".into(), Few::default(), Few::default(), terms);
         assert_eq!((pinned.fit(0), pinned.fit(1)), (Fit::Unseen, Fit::Unseen));
         let pinned = pinned.seen(&seen);
-        assert_eq!((pinned.fit(0), pinned.fit(1), pinned.fit(2)), (
-            Fit::Differs,
-            Fit::Matches,
-            Fit::Unseen
-        ));
+        assert_eq!(
+            (pinned.fit(0), pinned.fit(1), pinned.fit(2)),
+            (Fit::Differs, Fit::Matches, Fit::Unseen)
+        );
         assert!(!pinned.leads_like(&plain));
     }
 

@@ -247,7 +247,12 @@ impl Book {
                         tell(&News { route: &route, backend, notice });
                     }
                     *glimpse = Some(verdict.glimpse);
-                    self.sightings.looked((Arc::clone(&id), place), backend, &news, verdict.notices);
+                    self.sightings.looked(
+                        (Arc::clone(&id), place),
+                        backend,
+                        &news,
+                        verdict.notices,
+                    );
                 }
                 Err(_) => self.sightings.failed(),
             }
@@ -335,5 +340,7 @@ fn faults(glimpses: &[Option<Glimpse>]) -> Faults {
 
 /// Whether what was seen of a route holds for a newer version of it.
 fn is_same(one: &Route, other: &Route) -> bool {
-    one.hosts == other.hosts && one.leads_like(other) && one.is_initializing() == other.is_initializing()
+    one.hosts == other.hosts
+        && one.leads_like(other)
+        && one.is_initializing() == other.is_initializing()
 }

@@ -70,8 +70,7 @@ impl Sightings {
                 *count += 1;
             }
         }
-        let notices: Vec<_> =
-            notices.into_iter().filter(|notice| notice.kind().stands()).collect();
+        let notices: Vec<_> = notices.into_iter().filter(|notice| notice.kind().stands()).collect();
         if notices.is_empty() {
             seen.odd.remove(&at);
         } else if seen.odd.len() < MOST_ODD || seen.odd.contains_key(&at) {
