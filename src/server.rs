@@ -39,7 +39,6 @@ use crate::proxy::retire::{Policy, retire};
 use crate::proxy::terminate;
 use crate::reconcile::{Reconciler, Report};
 use crate::resolve::SystemResolver;
-use crate::routing::seen::Words;
 use crate::routing::snapshot::Snapshot;
 use crate::routing::table::{Table, table_from};
 use crate::source::RouteSet;
@@ -170,8 +169,7 @@ pub async fn start_on(
         Arc::clone(&clock),
         config.routes.precedence.clone(),
     );
-    let (words, heard) = watch::channel(Words::default());
-    let reconciler = reconciler.seeing(heard);
+    let (reconciler, words) = watching::heard_by(reconciler);
     let mut reports = reconciler.reports();
     let Supply { sources, reload, store, registrar } =
         supply(reconciler, config, &clock, fixed, store, &mut control).await;
@@ -187,10 +185,7 @@ pub async fn start_on(
     let chronicle = Arc::new(Chronicle::default());
     let sightings = watching::begin(config, &table, &clock, words, &chronicle, &mut control);
     let telling = Telling { metrics: Arc::clone(&metrics), chronicle: Arc::clone(&chronicle) };
-    let registrar = registrar.map(|(registrar, initializing)| {
-        rounds::begin(&registrar, initializing, &clock, &telling, &mut control);
-        registrar
-    });
+    let registrar = registrar.map(|both| rounds::begin(both, &clock, &telling, &mut control));
     let (colleagues, loads) = colleagues(workers());
     let (readiness, in_life) = watch::channel(Readiness::Starting { sources });
     let eyes = Arc::new(Eyes {

@@ -38,7 +38,7 @@ impl Witness {
         }
         // Nobody looks, or nobody looks any more.
         self.words = None;
-        pending().await
+        pending::<()>().await;
     }
 
     /// Puts the newest words into the routes of all sets.

@@ -22,14 +22,13 @@ pub(super) struct Telling {
     pub(super) chronicle: Arc<Chronicle>,
 }
 
-/// Makes the rounds, for as long as the tasks live.
+/// Makes the rounds, for as long as the tasks live. Gives back who makes them.
 pub(super) fn begin(
-    registrar: &Arc<Registrar<Dns>>,
-    initializing: watch::Receiver<Arc<[App]>>,
+    (registrar, initializing): (Arc<Registrar<Dns>>, watch::Receiver<Arc<[App]>>),
     clock: &Arc<dyn Clock>,
     telling: &Telling,
     control: &mut JoinSet<()>,
-) {
+) -> Arc<Registrar<Dns>> {
     let telling = || {
         let Telling { metrics, chronicle } = telling.clone();
         let clock = Arc::clone(clock);
@@ -44,11 +43,12 @@ pub(super) fn begin(
             tell(event);
         }
     };
-    let (keeper, now, say) = (Arc::clone(registrar), Arc::clone(clock), telling());
+    let (keeper, now, say) = (Arc::clone(&registrar), Arc::clone(clock), telling());
     control.spawn(async move { keeper.keep_up_always(now, say).await });
-    let (keeper, now, say) = (Arc::clone(registrar), Arc::clone(clock), telling());
+    let (keeper, now, say) = (Arc::clone(&registrar), Arc::clone(clock), telling());
     control.spawn(async move { keeper.check_domains_always(now, say).await });
-    control.spawn(Arc::clone(registrar).find_ready(Arc::clone(clock), initializing, telling()));
+    control.spawn(Arc::clone(&registrar).find_ready(Arc::clone(clock), initializing, telling()));
+    registrar
 }
 
 fn tell(event: &Event) {

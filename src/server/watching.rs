@@ -11,10 +11,17 @@ use crate::admission::sight::Notice;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::probe::watch::{News, Sightings, Watch};
+use crate::reconcile::Reconciler;
 use crate::resolve::SystemResolver;
 use crate::routing::seen::Words;
 use crate::routing::table::Table;
 use crate::telemetry::chronicle::{Chronicle, Happening};
+
+/// The way of what is seen to the table.
+pub(super) fn heard_by(reconciler: Reconciler) -> (Reconciler, watch::Sender<Words>) {
+    let (words, heard) = watch::channel(Words::default());
+    (reconciler.seeing(heard), words)
+}
 
 /// Watches for as long as the task lives.
 pub(super) fn begin(

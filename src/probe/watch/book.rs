@@ -28,8 +28,14 @@ use crate::routing::snapshot::Snapshot;
 
 /// The first pause after a look at a pinned route that saw nothing; each next one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// How long one waits for a backend that is being looked at for another route.
-const BUSY: Duration = Duration::from_secs(1);
+/// How long one waits for a backend that is being looked at for another route: as long as a look may
+/// take, so that many routes of one dead backend cost little.
+const BUSY: Duration = Duration::from_secs(10);
+/// The same for whom clients wait.
+const BUSY_BRIEFLY: Duration = Duration::from_millis(50);
+/// How often it is asked whether a route can be looked at whose time is not now: it may come without
+/// a new table.
+const ASKED_AGAIN: Duration = Duration::from_mins(1);
 /// The earliest place of a first look in the interval: one part of so many. A route that has just
 /// come gets its first look at a random place of the interval, so that many do not come at once,
 /// and not at its very beginning, when its backend may still be starting.
@@ -62,12 +68,47 @@ impl Waiting {
     }
 }
 
+/// Whether somebody is led by what a look shows. Looks that are waited for never stand behind others,
+/// which may all be at backends that do not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    /// Of pinned routes.
+    Pinned,
+    /// Of all others.
+    Other,
+}
+
+impl Class {
+    pub(super) const ALL: [Self; 2] = [Self::Pinned, Self::Other];
+
+    pub(super) fn of(route: &Route) -> Self {
+        if route.pin().is_some() { Self::Pinned } else { Self::Other }
+    }
+}
+
+/// When routes are looked at next, soonest first.
+#[derive(Debug, Default)]
+struct Due {
+    pinned: BTreeSet<(Instant, Arc<str>)>,
+    others: BTreeSet<(Instant, Arc<str>)>,
+}
+
+impl Due {
+    fn of(&mut self, class: Class) -> &mut BTreeSet<(Instant, Arc<str>)> {
+        match class {
+            Class::Pinned => &mut self.pinned,
+            Class::Other => &mut self.others,
+        }
+    }
+}
+
 /// What is known of all routes.
 #[derive(Debug)]
 pub(super) struct Book {
     settings: Settings,
     pages: HashMap<Arc<str>, Page, RandomState>,
-    due: BTreeSet<(Instant, Arc<str>)>,
+    /// When which is looked at next.
+    due: Due,
     /// Who shows which leaf.
     leaves: BTreeSet<(Leaf, Arc<str>)>,
     /// Backends that are being looked at: each has one look at a time.
@@ -79,6 +120,8 @@ pub(super) struct Book {
     sightings: Sightings,
     /// Where chance comes from.
     chance: RandomState,
+    /// How often it was asked.
+    draws: u64,
 }
 
 impl Book {
@@ -86,7 +129,7 @@ impl Book {
         Self {
             settings: settings.clone(),
             pages: HashMap::default(),
-            due: BTreeSet::new(),
+            due: Due::default(),
             leaves: BTreeSet::new(),
             busy: HashSet::new(),
             words: HashMap::new(),
@@ -94,12 +137,13 @@ impl Book {
             table: Arc::default(),
             sightings,
             chance: RandomState::default(),
+            draws: 0,
         }
     }
 
     /// Takes the routes of a new table.
-    pub(super) fn adopt(&mut self, table: Arc<Snapshot>, now: Instant) {
-        let old = std::mem::replace(&mut self.table, Arc::clone(&table));
+    pub(super) fn adopt(&mut self, table: &Arc<Snapshot>, now: Instant) {
+        let old = std::mem::replace(&mut self.table, Arc::clone(table));
         let (before, after) = (old.whole_passages(), table.whole_passages());
         let is_touched = |passage: &&Passage| {
             let address = passage.address();
@@ -136,13 +180,13 @@ impl Book {
         let due = now + self.first(route);
         let glimpses = route.backends.iter().map(|_| None).collect();
         let page = Page { route: Arc::clone(route), glimpses, due, failures: 0 };
-        self.due.insert((due, Arc::clone(&route.id)));
+        self.due.of(Class::of(route)).insert((due, Arc::clone(&route.id)));
         self.pages.insert(Arc::clone(&route.id), page);
     }
 
     fn forget(&mut self, id: &Arc<str>) {
         let Some(page) = self.pages.remove(id) else { return };
-        self.due.remove(&(page.due, Arc::clone(id)));
+        self.due.of(Class::of(&page.route)).remove(&(page.due, Arc::clone(id)));
         for glimpse in page.glimpses.iter().flatten() {
             self.leaves.remove(&(glimpse.leaf, Arc::clone(id)));
         }
@@ -163,41 +207,50 @@ impl Book {
     }
 
     /// When a route that has come is looked at first: at once, if clients wait for it.
-    fn first(&self, route: &Route) -> Duration {
+    fn first(&mut self, route: &Route) -> Duration {
         if route.pin().is_some() {
             return Duration::ZERO;
         }
         let every = self.every(route).unwrap_or(LONGEST);
         let earliest = every / EARLIEST;
-        earliest + (every - earliest).mul_f64(self.random(&route.id))
+        earliest + every.saturating_sub(earliest).mul_f64(self.random(&route.id))
     }
 
     /// A number from 0 to 1.
-    fn random(&self, id: &str) -> f64 {
-        let hash = self.chance.hash_one((id, self.due.len(), Instant::now()));
+    fn random(&mut self, id: &str) -> f64 {
+        self.draws += 1;
+        let hash = self.chance.hash_one((id, self.draws));
         f64::from(u32::try_from(hash >> 32).unwrap_or(u32::MAX)) / f64::from(u32::MAX)
     }
 
-    /// When the next look is due.
-    pub(super) fn next_due(&self) -> Option<Instant> {
-        self.due.first().map(|(due, _)| *due)
+    /// When the next look of a class is due.
+    pub(super) fn next_due(&mut self, class: Class) -> Option<Instant> {
+        self.due.of(class).first().map(|(due, _)| *due)
     }
 
-    /// The next route to look at, if one is due.
-    pub(super) fn next(&mut self, now: Instant, wall: Timestamp) -> Option<Arc<Route>> {
+    /// The next route of a class to look at, if one is due.
+    pub(super) fn next(
+        &mut self,
+        class: Class,
+        now: Instant,
+        wall: Timestamp,
+    ) -> Option<Arc<Route>> {
         loop {
-            let (due, id) = self.due.first()?.clone();
-            if due > now {
+            let due = self.due.of(class);
+            if due.first()?.0 > now {
                 return None;
             }
-            self.due.pop_first();
+            let (_, id) = due.pop_first()?;
             let Some(page) = self.pages.get(&id) else { continue };
             let route = Arc::clone(&page.route);
+            let every = self.every(&route).unwrap_or(LONGEST);
             let pause = if !may_be_looked_at(&route, wall) {
-                // Its time may come without a new table.
-                self.every(&route).unwrap_or(BUSY).min(Duration::from_mins(1))
+                ASKED_AGAIN.min(every)
             } else if route.backends.iter().any(|backend| self.busy.contains(backend)) {
-                BUSY
+                match class {
+                    Class::Pinned => BUSY_BRIEFLY,
+                    Class::Other => BUSY.min(every),
+                }
             } else {
                 self.busy.extend(route.backends.iter().cloned());
                 // Until it has been looked at; the result sets it anew.
@@ -209,9 +262,10 @@ impl Book {
 
     fn put_off(&mut self, id: &Arc<str>, due: Instant) {
         if let Some(page) = self.pages.get_mut(id) {
-            self.due.remove(&(page.due, Arc::clone(id)));
+            let all = self.due.of(Class::of(&page.route));
+            all.remove(&(page.due, Arc::clone(id)));
             page.due = due;
-            self.due.insert((due, Arc::clone(id)));
+            all.insert((due, Arc::clone(id)));
         }
     }
 
@@ -261,17 +315,15 @@ impl Book {
         self.turn_leaves(&id, &glimpses);
         self.say(&route, &glimpses);
         let every = self.every(&route).unwrap_or(LONGEST);
+        let chance = self.random(&id);
         let Some(page) = self.pages.get_mut(&id) else { return };
         page.failures = if failures == 0 { 0 } else { page.failures.saturating_add(1) };
         let is_waited_for = route.pin().is_some() && glimpses.iter().any(Option::is_none);
         let pause = FIRST_PAUSE.saturating_mul(1 << page.failures.min(16));
         page.glimpses = glimpses;
         // Never quite regular, so that routes that came together drift apart.
-        let pause = if is_waited_for {
-            pause.min(every)
-        } else {
-            every.mul_f64(0.9 + 0.2 * self.random(&id))
-        };
+        let pause =
+            if is_waited_for { pause.min(every) } else { every.mul_f64(0.9 + 0.2 * chance) };
         self.put_off(&id, now + pause);
     }
 

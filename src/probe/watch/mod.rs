@@ -29,7 +29,7 @@ use crate::routing::route::Route;
 use crate::routing::seen::Words;
 use crate::routing::table::Table;
 use crate::units::Period;
-use book::Book;
+use book::{Book, Class};
 
 pub use sightings::{Odd, Seen, Sightings};
 
@@ -45,7 +45,7 @@ pub struct Settings {
     pub interval: Period,
     /// How often those of a pinned route are; never zero.
     pub pinned_interval: PinnedInterval,
-    /// How many looks there are at once.
+    /// How many looks there are at once; and as many of pinned routes.
     pub at_once: NonZeroU32,
 }
 
@@ -145,26 +145,39 @@ impl<R: Resolve + Clone> Watch<R> {
         let mut book = Book::new(&self.settings, self.sightings.clone());
         let mut looks: JoinSet<Looked> = JoinSet::new();
         let most = usize::try_from(self.settings.at_once.get()).unwrap_or(usize::MAX);
-        book.adopt(self.table.current().snapshot, Instant::now());
+        // How many there are of each class.
+        let mut running = [0; Class::ALL.len()];
+        book.adopt(&self.table.current().snapshot, Instant::now());
         let mut due_words: Option<Instant> = None;
         loop {
-            while looks.len() < most {
-                let Some(route) = book.next(Instant::now(), self.clock.now()) else { break };
-                looks.spawn(look(route, onlooker.clone(), self.resolver.clone()));
+            let mut next = due_words;
+            for (class, running) in Class::ALL.into_iter().zip(&mut running) {
+                while *running < most
+                    && let Some(route) = book.next(class, Instant::now(), self.clock.now())
+                {
+                    *running += 1;
+                    looks.spawn(look(route, onlooker.clone(), self.resolver.clone()));
+                }
+                let due = book.next_due(class).filter(|_| *running < most);
+                next = next.into_iter().chain(due).min();
             }
-            let has_room = looks.len() < most;
-            let next = book.next_due().filter(|_| has_room).into_iter().chain(due_words).min();
             let until = next.unwrap_or_else(|| Instant::now() + GATHERED);
             tokio::select! {
                 told = changes.changed() => {
                     if told.is_err() {
                         return;
                     }
-                    book.adopt(self.table.current().snapshot, Instant::now());
+                    book.adopt(&self.table.current().snapshot, Instant::now());
                 }
                 Some(looked) = looks.join_next() => {
-                    // One that panicked has said so.
-                    let Ok(Looked { route, shown }) = looked else { continue };
+                    let Looked { route, shown } = match looked {
+                        Ok(looked) => looked,
+                        Err(error) => return warn!(%error, "certificates are watched no more"),
+                    };
+                    let of_class = Class::ALL.into_iter().zip(&mut running);
+                    of_class
+                        .filter(|(class, _)| *class == Class::of(&route))
+                        .for_each(|(_, running)| *running -= 1);
                     book.learn(&route, shown, Instant::now(), self.clock.now(), &tell);
                 }
                 () = sleep_until(until) => {}
