@@ -46,13 +46,13 @@ impl Watched {
 #[derive(Debug, Serialize)]
 pub(super) struct Event {
     at: String,
-    kind: &'static str,
+    event: &'static str,
     whom: String,
     message: String,
 }
 
 impl From<Happening> for Event {
-    fn from(Happening { at, kind, whom, message }: Happening) -> Self {
-        Self { at: time(at), kind, whom, message }
+    fn from(Happening { at, event, whom, message }: Happening) -> Self {
+        Self { at: time(at), event, whom, message }
     }
 }

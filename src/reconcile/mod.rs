@@ -269,6 +269,8 @@ fn rest_after(took: Duration) -> Duration {
 mod tests {
     use super::*;
     use crate::clock::SystemClock;
+    use crate::routing::route::Route;
+    use crate::routing::seen::{Seen, Word};
     use crate::routing::table::table;
     use crate::source::document::read;
 
@@ -330,6 +332,48 @@ mod tests {
             )
         };
         assert!(same("b") && !same("a"));
+    }
+
+    #[test]
+    fn what_is_seen_of_backends_is_put_in_once_and_lifted_again() {
+        let (mut reconciler, table) = scene(Precedence::default());
+        let (say_words, heard) = watch::channel(Words::default());
+        reconciler.witness = Witness::new(heard);
+        say(&mut reconciler, "file", &(route("a", "a.test") + &route("b", "b.test")));
+        say(&mut reconciler, "store", &route("c", "c.test"));
+        let in_force = |id: &str| Arc::clone(&table.current().snapshot.by_id(id).unwrap().route);
+        let (plain, b, c) = (in_force("a"), in_force("b"), in_force("c"));
+        let end: Timestamp = "2030-01-01T00:00:00Z".parse().unwrap();
+        let word = |of: &Arc<Route>| {
+            let seen = Seen { ends_at: Some(end), ..Seen::default() };
+            (Arc::clone(&of.id), Word { of: Arc::clone(of), seen })
+        };
+        say_words.send_replace([word(&plain), word(&c)].into_iter().collect());
+        reconciler.reconcile();
+        let capped = in_force("a");
+        assert_eq!((capped.seen_end(), in_force("c").seen_end()), (Some(end), Some(end)));
+        assert!(Arc::ptr_eq(&in_force("b"), &b));
+
+        // Neither another word nor another set of another source touches it.
+        let revision = table.current().revision;
+        say_words.send_replace([word(&capped), word(&c)].into_iter().collect());
+        reconciler.reconcile();
+        assert_eq!(table.current().revision, revision);
+        let addresses = table.current().snapshot.whole_passages();
+        say(&mut reconciler, "store", &(route("c", "c.test") + &route("d", "d.test")));
+        assert!(Arc::ptr_eq(&in_force("a"), &capped) && in_force("c").seen_end() == Some(end));
+        assert_eq!(table.current().snapshot.whole_passages().intersection(&addresses).count(), 1);
+
+        // A route that leads elsewhere is not concerned.
+        let moved = route("a", "a.test").replace("127.0.0.1:1", "127.0.0.1:2");
+        say(&mut reconciler, "file", &(moved + &route("b", "b.test")));
+        assert_eq!(in_force("a").seen_end(), None);
+        say(&mut reconciler, "file", &(route("a", "a.test") + &route("b", "b.test")));
+        assert_eq!(in_force("a").seen_end(), Some(end));
+        say_words.send_replace(Words::default());
+        reconciler.reconcile();
+        assert_eq!(in_force("a"), plain);
+        assert_eq!(in_force("c"), c);
     }
 
     #[test]

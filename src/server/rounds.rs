@@ -36,7 +36,7 @@ pub(super) fn begin(
             metrics.note(event.word());
             chronicle.note(Happening {
                 at: clock.now(),
-                kind: event.word(),
+                event: event.word(),
                 whom: event.whom(),
                 message: event.to_string(),
             });

@@ -40,7 +40,7 @@ pub(super) fn begin(
         let News { route, backend, notice } = news;
         chronicle.note(Happening {
             at: clock.now(),
-            kind: notice.kind().word(),
+            event: notice.kind().word(),
             whom: format!("route {}", route.id),
             message: format!("{backend}: {notice}"),
         });

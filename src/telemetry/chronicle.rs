@@ -16,7 +16,7 @@ pub struct Happening {
     /// When.
     pub at: Timestamp,
     /// Its word.
-    pub kind: &'static str,
+    pub event: &'static str,
     /// To whom: a project, an app, a domain, a route.
     pub whom: String,
     /// What, in words.
@@ -56,7 +56,7 @@ mod tests {
         for number in 0..MOST + 5 {
             chronicle.note(Happening {
                 at: Timestamp::UNIX_EPOCH,
-                kind: "found",
+                event: "found",
                 whom: number.to_string(),
                 message: String::new(),
             });

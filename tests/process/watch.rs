@@ -148,7 +148,8 @@ fn a_pinned_route_leads_only_to_backends_that_were_seen_to_have_the_key() {
     let page = status(&mut proxy);
     assert_eq!(page["probe"]["faults"]["other_key"], 1, "{page}");
     assert_eq!(page["probe"]["odd_count"], 1, "{page}");
-    let kinds: Vec<_> = page["events"].as_array().unwrap().iter().map(|one| &one["kind"]).collect();
+    let kinds: Vec<_> =
+        page["events"].as_array().unwrap().iter().map(|one| &one["event"]).collect();
     assert!(kinds.contains(&&Value::from("other_key")) && kinds.contains(&&Value::from("changed")));
 }
 
