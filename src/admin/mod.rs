@@ -12,6 +12,7 @@ mod page;
 mod query;
 mod spares;
 mod status;
+mod told;
 mod watched;
 
 use std::fmt;

@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use crate::admin::eyes::Eyes;
 use crate::admin::query::Query;
-use crate::admin::watched::{Event, Watched};
+use crate::admin::told::{MOST_FAULTS, Told, time};
+use crate::admin::watched::{Latest, Watched};
 use crate::clock::Timestamp;
 use crate::outcome::{Blame, Outcome, Stage};
 use crate::proxy::terminate::certificates::{Bare, Certificates, Trouble};
@@ -18,9 +19,6 @@ use crate::routing::route::{Claim, Phase, Route};
 use crate::routing::snapshot::{Conflict, Snapshot};
 use crate::telemetry::almanac::{DAY, HOUR};
 use crate::telemetry::metrics::Totals;
-
-/// How many faults of one source, and how many conflicts, are told.
-pub(super) const MOST_FAULTS: usize = 50;
 
 /// How many names of one certificate are told.
 const MOST_NAMES: usize = 10;
@@ -49,7 +47,7 @@ pub(super) struct Status {
     certificates: Ends,
     probe: Watched,
     /// The newest things that happened to apps, projects, domains and certificates of backends.
-    events: Vec<Event>,
+    events: Vec<Latest>,
     routes: Routes,
 }
 
@@ -140,13 +138,6 @@ struct Source {
     faults: Vec<Told>,
 }
 
-/// Something that is wrong, and where.
-#[derive(Debug, Serialize)]
-pub(super) struct Told {
-    pub(super) at: String,
-    pub(super) message: String,
-}
-
 impl From<&Bare> for Told {
     fn from(Bare { route, pattern }: &Bare) -> Self {
         let message = format!("no certificate is good for {pattern}: its clients are refused");
@@ -224,7 +215,7 @@ impl Status {
             conflicts: conflicts.map(Told::from).collect(),
             certificates: Ends::of(&eyes.certificates, now),
             probe: Watched::of(&eyes.sightings.now()),
-            events: eyes.chronicle.newest(MOST_FAULTS).into_iter().map(Event::from).collect(),
+            events: eyes.chronicle.newest(MOST_FAULTS).into_iter().map(Latest::from).collect(),
             routes: Routes {
                 live: phases.live,
                 pending: phases.pending,
@@ -382,8 +373,4 @@ fn row(eyes: &Eyes, snapshot: &Snapshot, one: &Candidate<'_>, now: Timestamp) ->
         fault: one.conflict.map(|(_, conflict)| conflict.to_string()),
         note: shortcomings(route),
     }
-}
-
-pub(super) fn time(time: Timestamp) -> String {
-    format!("{time:.0}")
 }

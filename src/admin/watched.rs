@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::admin::status::{MOST_FAULTS, Told, time};
+use crate::admin::told::{MOST_FAULTS, Told, time};
 use crate::admission::sight::Kind;
 use crate::probe::watch::Seen;
 use crate::telemetry::chronicle::Happening;
@@ -44,14 +44,14 @@ impl Watched {
 
 /// Something that happened.
 #[derive(Debug, Serialize)]
-pub(super) struct Event {
+pub(super) struct Latest {
     at: String,
     event: &'static str,
     whom: String,
     message: String,
 }
 
-impl From<Happening> for Event {
+impl From<Happening> for Latest {
     fn from(Happening { at, event, whom, message }: Happening) -> Self {
         Self { at: time(at), event, whom, message }
     }

@@ -28,9 +28,9 @@ use crate::reconcile::changes::{Changes, reusing};
 use crate::reconcile::witness::Witness;
 use crate::routing::claims::Claims;
 use crate::routing::route::Claim;
-use crate::routing::seen::Words;
 use crate::routing::snapshot::{Conflict, LeftOut, Snapshot};
 use crate::routing::table::{Publisher, Table};
+use crate::routing::words::Words;
 use crate::source::{Fault, RouteSet};
 use crate::store::Revision;
 use crate::telemetry::logging::Named;
@@ -270,8 +270,9 @@ mod tests {
     use super::*;
     use crate::clock::SystemClock;
     use crate::routing::route::Route;
-    use crate::routing::seen::{Seen, Word};
+    use crate::routing::seen::Seen;
     use crate::routing::table::table;
+    use crate::routing::words::Word;
     use crate::source::document::read;
 
     /// A reconciler, its table, and a way to hand it a document.

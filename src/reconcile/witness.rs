@@ -10,8 +10,8 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::routing::claims::{Claims, Passage};
-use crate::routing::seen::Words;
 use crate::routing::snapshot::Snapshot;
+use crate::routing::words::Words;
 
 /// Who hears what is seen.
 #[derive(Debug, Default)]

@@ -13,4 +13,5 @@ pub mod snapshot;
 pub mod table;
 pub mod termination;
 pub mod text;
+pub mod words;
 pub mod zones;

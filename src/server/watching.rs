@@ -13,8 +13,8 @@ use crate::config::Config;
 use crate::probe::watch::{News, Sightings, Watch};
 use crate::reconcile::Reconciler;
 use crate::resolve::SystemResolver;
-use crate::routing::seen::Words;
 use crate::routing::table::Table;
+use crate::routing::words::Words;
 use crate::telemetry::chronicle::{Chronicle, Happening};
 
 /// The way of what is seen to the table.

@@ -23,8 +23,9 @@ use crate::endpoint::Endpoint;
 use crate::probe::certificate::Unseen;
 use crate::routing::claims::Passage;
 use crate::routing::route::Route;
-use crate::routing::seen::{Fit, Word, Words};
+use crate::routing::seen::Fit;
 use crate::routing::snapshot::Snapshot;
+use crate::routing::words::{Word, Words};
 
 /// The first pause after a look at a pinned route that saw nothing; each next one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);

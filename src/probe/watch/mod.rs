@@ -26,8 +26,8 @@ use crate::endpoint::Endpoint;
 use crate::probe::certificate::{Onlooker, Unseen};
 use crate::resolve::Resolve;
 use crate::routing::route::Route;
-use crate::routing::seen::Words;
 use crate::routing::table::Table;
+use crate::routing::words::Words;
 use crate::units::Period;
 use book::{Book, Class};
 
