@@ -210,6 +210,8 @@ fn travel<T: Transport, C: Connect>(
             }
             Err(outcome) => {
                 draft.endpoint = Some(0);
+                // Of a sealed backend nothing else is known that would be told so.
+                draft.reason = (outcome == Outcome::BackendTls).then_some("pin");
                 Err(outcome)
             }
         }

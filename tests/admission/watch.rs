@@ -8,7 +8,7 @@ use mse_proxy::admission::watch::{
     Faults, Glimpse, Verdict, are_apart, called, may_be_looked_at, name_of, seen,
 };
 use mse_proxy::routing::route::{Hold, Route, Terms};
-use mse_proxy::routing::seen::Fit;
+use mse_proxy::routing::seen::Fit::{Differs, Matches, Unseen};
 use mse_proxy::source::document;
 
 use crate::certs::{Day, Leaf, chain};
@@ -133,7 +133,6 @@ fn a_route_ends_with_the_last_certificate_of_those_that_are_let_through() {
     let plain = |backends| route(&["a.test"], backends, "");
     let to_late = |backends| route(&["a.test"], backends, &pinned(&late));
     let (late_end, early_end) = (Some("2026-09-01T00:00:00Z"), Some("2026-08-01T00:00:00Z"));
-    use Fit::{Differs, Matches, Unseen};
     for (route, shown, ends_at, fits) in [
         (plain(1), vec![None], None, vec![Unseen]),
         (plain(1), vec![Some(&early)], early_end, vec![Matches]),

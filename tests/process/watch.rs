@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use crate::enclaves::{Authority, Enclave, KIND, Tls, host, outcome, shake, wish};
 use crate::route_support::Controlled;
-use crate::support::{PATIENCE, run, text, until};
+use crate::support::{PATIENCE, ask, run, text, until};
 
 /// An end before that of the certificates.
 const END: &str = "2098-01-01T00:00:00Z";
@@ -187,14 +187,16 @@ fn a_pin_is_set_by_command_and_a_backend_that_never_shows_it_gets_nobody() {
     assert_eq!(proxy.json(&["route", "show", "a.test"])["pin"], Value::Null);
     // Nobody is there, so nobody was ever seen.
     drop(enclave);
-    proxy.told(&["route", "set", "a.test", "--pin", &pin]);
+    proxy.told(&["route", "set", "a.test", "--pin", &pin, "--refusal", "alert"]);
     until("it is pinned", || {
         let note = proxy.json(&["explain", "a.test"])["route"]["note"].to_string();
         note.contains("was not seen to have the pinned key yet")
     });
     while proxy.daemon.records.try_recv().is_ok() {}
-    assert!(own.is_met(address, "a.test").is_err());
-    assert_eq!(proxy.daemon.record()["outcome"], "backend_tls");
+    // 80, internal_error: the failure is not the client's.
+    assert_eq!(ask(address, "a.test").unwrap(), [0x15, 3, 3, 0, 2, 2, 80]);
+    let record = proxy.daemon.record();
+    assert_eq!((&record["outcome"], &record["reason"]), (&"backend_tls".into(), &"pin".into()));
     let page = status(&mut proxy);
     assert_eq!(page["probe"]["routes"], 1, "{page}");
 }
