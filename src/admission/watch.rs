@@ -24,9 +24,6 @@ const BELOW_WILDCARD: &str = "mse-proxy-check";
 pub struct Leaf([u8; 16]);
 
 impl Leaf {
-    /// The smallest and the largest.
-    pub const BOUNDS: [Self; 2] = [Self([0; 16]), Self([u8::MAX; 16])];
-
     /// The leaf of a chain.
     #[must_use]
     pub fn of(chain: &Chain) -> Self {
@@ -155,11 +152,14 @@ pub fn seen(route: &Route, glimpses: &[Option<Glimpse>]) -> Seen {
         (Some(glimpse), Some(pin)) if glimpse.key != pin => Fit::Differs,
         (Some(_), _) => Fit::Matches,
     };
-    let fits: Box<[Fit]> = glimpses.iter().map(fit).collect();
-    let through = glimpses.iter().zip(&fits).filter(|(_, fit)| **fit != Fit::Differs);
-    let ends = through.map(|(glimpse, _)| glimpse.as_ref().map(Glimpse::not_after));
-    let ends: Option<Vec<_>> = ends.collect();
-    Seen { ends_at: ends.and_then(|ends| ends.into_iter().max()), fits }
+    let mut ends = Some(None);
+    for glimpse in glimpses.iter().filter(|glimpse| fit(glimpse) != Fit::Differs) {
+        let end = glimpse.as_ref().map(Glimpse::not_after);
+        ends = end.and_then(|end| ends.map(|latest: Option<Timestamp>| latest.max(Some(end))));
+    }
+    let is_pinned = route.pin().is_some();
+    let fits = if is_pinned { glimpses.iter().map(fit).collect() } else { Box::default() };
+    Seen { ends_at: ends.flatten(), fits }
 }
 
 /// Whether the backends of a route can be looked at now: not one that serves a single client while
@@ -189,8 +189,18 @@ pub fn name_of(route: &Route) -> Option<Hostname> {
     exact.or_else(|| format!("{BELOW_WILDCARD}.{}", route.hosts.first()?.name()).parse().ok())
 }
 
-/// Whether two routes are for different apps, so that one leaf for both is odd. Of those that name no
-/// app, the backends tell.
+/// Whom a route is for, as far as that can be told: those who share this may share a leaf as well. Of
+/// a route that names no app, its backends tell.
+#[must_use]
+pub fn owner(route: &Route) -> Arc<str> {
+    if let Some(app) = route.app() {
+        return Arc::clone(app);
+    }
+    let backends: Vec<_> = route.backends.iter().map(ToString::to_string).collect();
+    backends.join(" ").into()
+}
+
+/// Whether two routes are for different apps, so that one leaf for both is odd.
 #[must_use]
 pub fn are_apart(one: &Route, other: &Route) -> bool {
     match (one.app(), other.app()) {

@@ -12,18 +12,17 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 use tokio::time::Instant;
 
+use super::leaves::Leaves;
 use super::sightings::Sightings;
 use super::{News, Settings};
 use crate::admission::certificate::Chain;
-use crate::admission::watch::{
-    Faults, Glimpse, Leaf, Verdict, are_apart, called, is_sealed, may_be_looked_at, seen,
-};
+use crate::admission::watch::{Faults, Glimpse, Leaf, Verdict, is_sealed, may_be_looked_at, seen};
 use crate::clock::Timestamp;
 use crate::endpoint::Endpoint;
 use crate::probe::certificate::Unseen;
 use crate::routing::claims::Passage;
 use crate::routing::route::Route;
-use crate::routing::seen::Fit;
+use crate::routing::seen::Seen;
 use crate::routing::snapshot::Snapshot;
 use crate::routing::words::{Word, Words};
 
@@ -111,10 +110,9 @@ pub(super) struct Book {
     /// When which is looked at next.
     due: Due,
     /// Who shows which leaf.
-    leaves: BTreeSet<(Leaf, Arc<str>)>,
+    leaves: Leaves,
     /// Backends that are being looked at: each has one look at a time.
     busy: HashSet<Endpoint>,
-    words: HashMap<Arc<str>, Word>,
     waiting: Option<Waiting>,
     /// What was adopted last.
     table: Arc<Snapshot>,
@@ -131,9 +129,8 @@ impl Book {
             settings: settings.clone(),
             pages: HashMap::default(),
             due: Due::default(),
-            leaves: BTreeSet::new(),
+            leaves: Leaves::default(),
             busy: HashSet::new(),
-            words: HashMap::new(),
             waiting: None,
             table: Arc::default(),
             sightings,
@@ -189,11 +186,11 @@ impl Book {
         let Some(page) = self.pages.remove(id) else { return };
         self.due.of(Class::of(&page.route)).remove(&(page.due, Arc::clone(id)));
         for glimpse in page.glimpses.iter().flatten() {
-            self.leaves.remove(&(glimpse.leaf, Arc::clone(id)));
+            self.leaves.remove(glimpse.leaf, &page.route);
         }
         self.sightings.turned(faults(&page.glimpses), Faults::default());
         self.sightings.forget(id, page.glimpses.len());
-        if self.words.remove(id).is_some() {
+        if said(&page.route, &page.glimpses).is_some() {
             self.wait(Waiting::Patient);
         }
     }
@@ -289,13 +286,12 @@ impl Book {
         };
         let route = Arc::clone(&page.route);
         let mut glimpses = page.glimpses.clone();
-        let before = faults(&glimpses);
         let failures = shown.iter().filter(|seen| seen.is_err()).count();
         for ((place, glimpse), seen) in glimpses.iter_mut().enumerate().zip(shown) {
             let Some(backend) = route.backends.get(place) else { continue };
             match seen {
                 Ok(chain) => {
-                    let sharer = self.sharer(&route, Leaf::of(&chain));
+                    let sharer = self.leaves.sharer(&route, Leaf::of(&chain));
                     let verdict = Verdict::of(&route, &chain, glimpse.as_ref(), sharer, wall);
                     let news: Vec<_> = verdict.news(glimpse.as_ref()).cloned().collect();
                     for notice in &news {
@@ -312,9 +308,7 @@ impl Book {
                 Err(_) => self.sightings.failed(),
             }
         }
-        self.sightings.turned(before, faults(&glimpses));
-        self.turn_leaves(&id, &glimpses);
-        self.say(&route, &glimpses);
+        self.turn(&route, &glimpses);
         let every = self.every(&route).unwrap_or(LONGEST);
         let chance = self.random(&id);
         let Some(page) = self.pages.get_mut(&id) else { return };
@@ -328,44 +322,22 @@ impl Book {
         self.put_off(&id, now + pause);
     }
 
-    /// Who else shows this leaf and is for another app.
-    fn sharer(&self, route: &Route, leaf: Leaf) -> Option<Arc<str>> {
-        let from = (leaf, Arc::from(""));
-        let others = self.leaves.range(from..).take_while(|(other, _)| *other == leaf);
-        let mut others = others.filter_map(|(_, id)| self.pages.get(id)).map(|page| &page.route);
-        others.find(|other| are_apart(route, other)).map(|other| called(other))
-    }
-
-    fn turn_leaves(&mut self, id: &Arc<str>, glimpses: &[Option<Glimpse>]) {
-        let old = self.pages.get(id).map(|page| page.glimpses.iter().flatten());
-        for glimpse in old.into_iter().flatten() {
-            self.leaves.remove(&(glimpse.leaf, Arc::clone(id)));
+    /// Draws from what was seen of a route before, and is seen now, what has changed.
+    fn turn(&mut self, route: &Arc<Route>, now: &[Option<Glimpse>]) {
+        let Some(page) = self.pages.get(&route.id) else { return };
+        for glimpse in page.glimpses.iter().flatten() {
+            self.leaves.remove(glimpse.leaf, route);
         }
-        let new = glimpses.iter().flatten();
-        self.leaves.extend(new.map(|glimpse| (glimpse.leaf, Arc::clone(id))));
-    }
-
-    /// Says of a route what follows of what was seen.
-    fn say(&mut self, route: &Arc<Route>, glimpses: &[Option<Glimpse>]) {
-        let seen = seen(route, glimpses);
-        let known = self.words.get(&route.id).map(|word| &word.seen);
-        if !route.heeds(&seen) {
-            if self.words.remove(&route.id).is_some() {
-                self.wait(Waiting::Patient);
-            }
-            return;
+        for glimpse in now.iter().flatten() {
+            self.leaves.add(glimpse.leaf, route);
         }
-        if known == Some(&seen) {
-            return;
+        self.sightings.turned(faults(&page.glimpses), faults(now));
+        let (before, now) = (said(route, &page.glimpses), said(route, now));
+        if before != now {
+            let fits = |seen: Option<Seen>| seen.map(|seen| seen.fits).unwrap_or_default();
+            let is_waited_for = fits(before) != fits(now);
+            self.wait(if is_waited_for { Waiting::Urgent } else { Waiting::Patient });
         }
-        let fits = known.map(|known| &known.fits);
-        let is_urgent = route.pin().is_some()
-            && fits.map_or_else(
-                || seen.fits.iter().any(|fit| *fit != Fit::Unseen),
-                |fits| *fits != seen.fits,
-            );
-        self.wait(if is_urgent { Waiting::Urgent } else { Waiting::Patient });
-        self.words.insert(Arc::clone(&route.id), Word { of: Arc::clone(route), seen });
     }
 
     fn wait(&mut self, how: Waiting) {
@@ -381,8 +353,17 @@ impl Book {
 
     /// All words.
     pub(super) fn words(&self) -> Words {
-        self.words.iter().map(|(id, word)| (Arc::clone(id), word.clone())).collect()
+        let words = self.pages.iter().filter_map(|(id, page)| {
+            let seen = said(&page.route, &page.glimpses)?;
+            Some((Arc::clone(id), Word { of: Arc::clone(&page.route), seen }))
+        });
+        words.collect()
     }
+}
+
+/// What is said of a route, if anything is.
+fn said(route: &Route, glimpses: &[Option<Glimpse>]) -> Option<Seen> {
+    Some(seen(route, glimpses)).filter(|seen| route.heeds(seen))
 }
 
 /// What is odd about any backend of a route.
@@ -395,5 +376,6 @@ fn faults(glimpses: &[Option<Glimpse>]) -> Faults {
 fn is_same(one: &Route, other: &Route) -> bool {
     one.hosts == other.hosts
         && one.leads_like(other)
+        && one.app() == other.app()
         && one.is_initializing() == other.is_initializing()
 }

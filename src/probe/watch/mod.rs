@@ -6,6 +6,7 @@
 //! with the process, and a look that saw nothing changes nothing.
 
 mod book;
+mod leaves;
 mod sightings;
 
 use std::num::NonZeroU32;
@@ -36,6 +37,9 @@ pub use sightings::{Odd, Seen, Sightings};
 /// How long words gather before they go to the table, where nobody waits for them: making a table
 /// costs more than a look.
 const GATHERED: Duration = Duration::from_secs(5);
+
+/// The same where clients wait: many pinned routes may come at once.
+const GATHERED_BRIEFLY: Duration = Duration::from_millis(10);
 
 /// The section `probe` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -184,7 +188,7 @@ impl<R: Resolve + Clone> Watch<R> {
             }
             let now = Instant::now();
             if let Some(wait) = book.words_wait() {
-                let due = now + if wait.is_urgent() { Duration::ZERO } else { GATHERED };
+                let due = now + if wait.is_urgent() { GATHERED_BRIEFLY } else { GATHERED };
                 due_words = Some(due_words.map_or(due, |earlier| earlier.min(due)));
             }
             if due_words.is_some_and(|due| due <= now) {
