@@ -379,3 +379,126 @@ fn is_same(one: &Route, other: &Route) -> bool {
         && one.app() == other.app()
         && one.is_initializing() == other.is_initializing()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::*;
+    use crate::source::document;
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    /// A table of routes: their hosts, the ports of their backends, and further lines.
+    fn table(routes: &[(&str, u16, &str)]) -> Arc<Snapshot> {
+        let text = routes.iter().fold(String::new(), |mut text, (host, port, more)| {
+            let _ = writeln!(text, "[[route]]\nhosts = [\"{host}\"]");
+            let _ = writeln!(text, "backends = [\"127.0.0.1:{port}\"]\n{more}");
+            text
+        });
+        let document = document::read(&"r.toml".into(), &text);
+        assert!(document.faults.is_empty(), "{:?}", document.faults);
+        Arc::new(Snapshot::build(document.claims.iter()).0)
+    }
+
+    fn book() -> Book {
+        Book::new(&Settings::default(), Sightings::default())
+    }
+
+    fn pin() -> String {
+        format!("pin = \"sha256:{}\"", "00".repeat(32))
+    }
+
+    fn chain(host: &str) -> Chain {
+        let made = rcgen::generate_simple_self_signed([host.to_owned()]).unwrap();
+        Chain::from_pem(made.cert.pem().as_bytes()).unwrap()
+    }
+
+    /// What is looked at by an instant, of both classes.
+    fn looked_at(book: &mut Book, at: Instant) -> Vec<Arc<Route>> {
+        let wall = Timestamp::UNIX_EPOCH;
+        let next = |class| std::iter::from_fn(|| book.next(class, at, wall)).collect::<Vec<_>>();
+        Class::ALL.into_iter().flat_map(next).collect()
+    }
+
+    #[test]
+    fn first_looks_are_spread_over_the_interval_and_those_at_pins_come_at_once() {
+        let (mut book, now) = (book(), Instant::now());
+        let hosts: Vec<_> = (0..200).map(|number| format!("a{number}.test")).collect();
+        let pin = pin();
+        let mut routes: Vec<_> =
+            hosts.iter().zip(1..).map(|(host, port)| (&**host, port, "")).collect();
+        routes.push(("pinned.test", 1000, &pin));
+        book.adopt(&table(&routes), now);
+        let first = looked_at(&mut book, now);
+        assert_eq!(first.iter().map(|route| &*route.id).collect::<Vec<_>>(), ["pinned.test"]);
+        let before = |book: &mut Book, part: u32| looked_at(book, now + HOUR / 20 * part).len();
+        assert_eq!(before(&mut book, 1), 0, "a backend may still be starting");
+        // Of 200, half are due in each half: 60 and 140 are more than five deviations away.
+        let half = before(&mut book, 10);
+        assert!((50..150).contains(&half), "{half}");
+        assert_eq!(half + before(&mut book, 20), 200);
+    }
+
+    #[test]
+    fn a_backend_has_one_look_at_a_time() {
+        let (mut book, now) = (book(), Instant::now());
+        let pin = pin();
+        book.adopt(&table(&[("a.test", 1, &pin), ("b.test", 1, &pin), ("c.test", 2, &pin)]), now);
+        let first = looked_at(&mut book, now);
+        assert_eq!(first.len(), 2);
+        let later = now + Duration::from_secs(1);
+        assert!(looked_at(&mut book, later).is_empty());
+        let of_one = first.iter().find(|route| *route.id != *"c.test").unwrap();
+        book.learn(of_one, vec![Err(Unseen::Silent)], later, Timestamp::UNIX_EPOCH, &|_| ());
+        let next = looked_at(&mut book, later + BUSY_BRIEFLY);
+        assert_eq!(next.len(), 1);
+        assert!(*next[0].id != *of_one.id && *next[0].id != *"c.test");
+    }
+
+    #[test]
+    fn what_was_seen_holds_while_the_route_stays_and_is_forgotten_with_it() {
+        let (mut book, now) = (book(), Instant::now());
+        let wall = Timestamp::UNIX_EPOCH;
+        let text = |more: &str, port| table(&[("a.test", port, more), ("b.test", 9, "")]);
+        let look = |book: &mut Book, chain: &Chain| {
+            let route = Arc::clone(&book.pages["a.test"].route);
+            book.learn(&route, vec![Ok(chain.clone())], now, wall, &|_| ());
+        };
+        book.adopt(&text("", 1), now);
+        let chain = chain("a.test");
+        look(&mut book, &chain);
+        assert_eq!(book.words_wait(), Some(Waiting::Patient));
+        let says = |book: &Book| !book.words().are_none();
+        assert!(says(&book));
+        // Nothing new is nothing to tell.
+        look(&mut book, &chain);
+        assert_eq!(book.words_wait(), None);
+        // It still leads to the same place.
+        book.adopt(&text("max_connections = 7", 1), now);
+        assert!(says(&book) && book.words_wait().is_none());
+        book.adopt(&text("max_connections = 7", 2), now);
+        assert!(!says(&book));
+        assert_eq!(book.words_wait(), Some(Waiting::Patient));
+        look(&mut book, &chain);
+        let known = book.pages["a.test"].glimpses[0].unwrap();
+        let other = table(&[("c.test", 9, "")]);
+        let stranger = Arc::clone(&other.by_id("c.test").unwrap().route);
+        assert_eq!(book.leaves.sharer(&stranger, known.leaf).as_deref(), Some("a.test"));
+        book.adopt(&table(&[("b.test", 9, "")]), now);
+        assert_eq!((book.pages.len(), book.leaves.sharer(&stranger, known.leaf)), (1, None));
+        assert_eq!(book.due.others.len(), 1);
+    }
+
+    #[test]
+    fn a_look_at_what_has_changed_meanwhile_counts_for_nothing() {
+        let (mut book, now) = (book(), Instant::now());
+        book.adopt(&table(&[("a.test", 1, &pin())]), now);
+        let route = looked_at(&mut book, now).remove(0);
+        book.adopt(&table(&[("a.test", 2, &pin())]), now);
+        let chain = chain("a.test");
+        book.learn(&route, vec![Ok(chain)], now, Timestamp::UNIX_EPOCH, &|_| ());
+        assert_eq!(book.pages["a.test"].glimpses[0], None);
+        assert_eq!((looked_at(&mut book, now).len(), book.busy.len()), (1, 1));
+    }
+}

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use crate::admission::certificate::Chain;
 use crate::admission::sight::Notice;
@@ -176,7 +176,7 @@ impl<R: Resolve + Clone> Watch<R> {
                 Some(looked) = looks.join_next() => {
                     let Looked { route, shown } = match looked {
                         Ok(looked) => looked,
-                        Err(error) => return warn!(%error, "certificates are watched no more"),
+                        Err(error) => return error!(%error, "certificates are watched no more"),
                     };
                     let of_class = Class::ALL.into_iter().zip(&mut running);
                     of_class
