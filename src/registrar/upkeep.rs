@@ -58,6 +58,9 @@ pub enum Event {
 }
 
 impl Event {
+    /// All words.
+    pub const WORDS: [&str; 5] = ["reminded", "suspended", "expired", "gate", "found"];
+
     /// Its word.
     #[must_use]
     pub const fn word(&self) -> &'static str {

@@ -22,6 +22,7 @@ pub(super) fn begin(
     metrics: &Arc<Metrics>,
     control: &mut JoinSet<()>,
 ) {
+    metrics.expect(&Event::WORDS);
     let telling = || {
         let metrics = Arc::clone(metrics);
         move |event: &Event| {
