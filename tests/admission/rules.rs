@@ -297,8 +297,10 @@ fn the_operators_certificates() {
                 facts.evidence.zones =
                     ["*.b.cosmian.dev".parse::<Pattern>().unwrap()].into_iter().collect();
             },
-            &["- this proxy may not end TLS for 5615fe86b52faed7.cosmian.dev: ask its operator to list \
-               \"*.cosmian.dev\" in terminate.zones, or deploy without --operator-tls"],
+            &[
+                "- this proxy may not end TLS for 5615fe86b52faed7.cosmian.dev: ask its operator to list \
+               \"*.cosmian.dev\" in terminate.zones, or deploy without --operator-tls",
+            ],
         ),
         (
             |facts| {

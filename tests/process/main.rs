@@ -16,6 +16,7 @@ mod commands;
 mod control;
 mod crash;
 mod daemon;
+mod domains;
 mod enclaves;
 mod endurance;
 #[path = "../store/support_etcd.rs"]
