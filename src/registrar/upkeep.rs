@@ -92,8 +92,8 @@ impl<D: Records> Registrar<D> {
         for held in self.all::<App>(APPS).await? {
             let App { project, name, phase, .. } = &held.record;
             if phase.is_active() && held.record.phase_at(now) == Phase::Expired {
-                let (_, is_change) =
-                    self.note(project, name, Phase::Expired, &News::default(), now).await?;
+                let (over, nothing) = (Phase::Expired, News::default());
+                let (_, is_change) = self.note(project, name, over, &nothing, (now, None)).await?;
                 if is_change {
                     events.push(Event::Expired { project: project.clone(), app: name.clone() });
                 }

@@ -59,7 +59,11 @@ fn projects_and_hardware_are_created_looked_at_and_refused_with_remedies() {
     let refused = proxy.refused(&["hardware", "drop", "8g-eu-001", "--count", "3"], 1);
     assert!(refused.contains("only 2 of 8g-eu-001 are booked"), "{refused}");
 
-    proxy.told(&["project", "unpaid", "default", "--since", "1d"]);
+    let known = proxy.json(&["project", "show", "default"])["revision"].to_string();
+    let refused = proxy.refused(&["project", "suspend", "default", "--if-revision", "0"], 1);
+    assert!(refused.contains("look at it again"), "{refused}");
+    let unpaid = ["project", "unpaid", "default", "--since", "1d", "--if-revision", &known];
+    proxy.told(&unpaid);
     let shown = proxy.told(&["project", "show", "default"]);
     assert!(shown.contains("default is unpaid") && shown.contains("suspended at"), "{shown}");
     let refused = proxy.refused(&["project", "unpaid", "default"], 1);
@@ -100,7 +104,10 @@ fn a_deployment_is_judged_first_and_every_reason_is_told_at_its_place() {
     assert!(shown.contains("default/my-app is initializing"), "{shown}");
     let refused = proxy.refused(&["app", "phase", "my-app", "spawning"], 1);
     assert!(refused.contains("an app that is initializing cannot become spawning"), "{refused}");
-    let stopped = proxy.json(&["app", "stop", "my-app"]);
+    let known = proxy.json(&["app", "show", "my-app"])["revision"].to_string();
+    let refused = proxy.refused(&["app", "stop", "my-app", "--if-revision", "1"], 1);
+    assert!(refused.contains(&format!("it is at revision {known}, not at 1")), "{refused}");
+    let stopped = proxy.json(&["app", "stop", "my-app", "--if-revision", &known]);
     assert_eq!(stopped["phase"], "stopped");
     assert_eq!(proxy.json(&["app", "list"])["apps"][0]["name"], "my-app");
     let refused = proxy.refused(&["app", "show", "other"], 1);

@@ -40,14 +40,19 @@ def main(socket, backend, path):
 
     dry = apps.Deploy(manifest=manifest, backend=backend, dry_run=True)
     assert not dry.deployed and not apps.List().apps, dry
-    done = apps.Deploy(manifest=manifest, backend=backend)
+    stale = refusal(lambda: apps.Deploy(manifest=manifest, backend=backend, if_revision=1))
+    assert stale == grpc.StatusCode.ABORTED, stale
+    done = apps.Deploy(manifest=manifest, backend=backend, if_revision=0)
     assert done.deployed and done.app.phase == "spawning", done
     named = {"project": "default", "name": done.app.name}
     assert list(apps.List(project="default").apps) == [apps.Get(**named)]
     skipped = refusal(lambda: apps.Advance(**named, phase="running"))
     assert skipped == grpc.StatusCode.FAILED_PRECONDITION, skipped
-    app = apps.Advance(**named, phase="initializing")
+    app = apps.Advance(**named, phase="initializing", if_revision=done.app.revision)
     assert app.phase == "initializing" and app.hosts[0].reachable, app
+    assert app.revision > done.app.revision, app
+    late = refusal(lambda: apps.Advance(**named, phase="stopped", if_revision=done.app.revision))
+    assert late == grpc.StatusCode.ABORTED, late
     nothing = refusal(lambda: apps.Advance(**named))
     assert nothing == grpc.StatusCode.INVALID_ARGUMENT, nothing
 
