@@ -124,6 +124,13 @@ impl<D: Records> Registrar<D> {
         Ok(range.entries.iter().map(Held::read).collect::<Result<_, _>>()?)
     }
 
+    /// The same without those that cannot be read: whoever follows the store tells of them, and they
+    /// hold up nobody else.
+    async fn readable<T: Record>(&self, prefix: &str) -> Result<Vec<Held<T>>, Error> {
+        let range = self.store.range(prefix).await?;
+        Ok(range.entries.iter().filter_map(|entry| Held::read(entry).ok()).collect())
+    }
+
     async fn project_held(&self, name: &ProjectName) -> Result<Held<Project>, Error> {
         let held = self.read(&project_key(name)).await?;
         held.ok_or_else(|| Error::NoProject(name.clone()))

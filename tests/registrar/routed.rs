@@ -33,23 +33,23 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::support::{application, at, default, fleet_on};
 
-const PATIENCE: Duration = Duration::from_mins(1);
-const KIND: &str = "8g-eu-001";
-const PROXY: &str = "proxy.mse.cosmian.com";
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const KIND: &str = "8g-eu-001";
+pub(crate) const PROXY: &str = "proxy.mse.cosmian.com";
 
-fn store() -> (Shared, TempDir) {
+pub(crate) fn store() -> (Shared, TempDir) {
     let folder = TempDir::new().unwrap();
     (Arc::new(Embedded::open(&folder.path().join("store.redb")).unwrap()), folder)
 }
 
-fn follow(store: &Shared) -> Receiver<RouteSet> {
+pub(crate) fn follow(store: &Shared) -> Receiver<RouteSet> {
     let (sender, sets) = channel(16);
     tokio::spawn(Apps::new(Arc::clone(store)).run(sender));
     sets
 }
 
 /// What a client of a name is told at an instant.
-fn told(set: &RouteSet, name: &str, now: Timestamp) -> String {
+pub(crate) fn told(set: &RouteSet, name: &str, now: Timestamp) -> String {
     let (snapshot, conflicts) = Snapshot::after(&Snapshot::default(), &set.claims);
     assert!(conflicts.is_empty(), "{conflicts:?}");
     match snapshot.lookup(&name.parse().unwrap(), &Alpn::default(), now) {
