@@ -43,6 +43,7 @@ mod operators;
 mod page;
 mod pipes;
 mod probe;
+mod projects;
 mod reload;
 mod route_fleet;
 mod route_follow;
