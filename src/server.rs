@@ -5,6 +5,7 @@
 //! others. Workers start when all sources have told their routes, so that no client is refused
 //! for a table that is not there yet.
 
+mod lobby;
 mod rounds;
 mod supply;
 mod terminating;
@@ -22,7 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::info;
 
-use crate::admin::{self, Admin, Eyes, Readiness};
+use crate::admin::{Admin, Eyes, Readiness};
 use crate::clock::{Clock, Forward};
 use crate::config::Config;
 use crate::control::address::Address;
@@ -49,8 +50,9 @@ use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::almanac;
 use crate::telemetry::chronicle::Chronicle;
 use crate::telemetry::metrics::Metrics;
+use lobby::Lobby;
 use rounds::Telling;
-use supply::{Supply, become_ready, open_control, supply, wait_for_sources};
+use supply::{Supply, become_ready, supply, wait_for_sources};
 use terminating::keep_certificates;
 use workers::{Plan, first_number, hire};
 
@@ -152,13 +154,11 @@ pub async fn start_on(
     fixed: Vec<RouteSet>,
 ) -> Result<Running, StartError> {
     let addresses: Vec<_> = doors.iter().map(Door::address).collect();
-    let admin_door = admin::open(config.admin.http).map_err(StartError::Admin)?;
-    let control_door = open_control(config)?;
+    let lobby = Lobby::open(config)?;
     let store = choice::open(config.store.path.as_deref(), &config.store.etcd).await?;
     let log = AccessLog::open(&config.log)?;
     let (publisher, table) = table_from(Snapshot::within(config.terminate.zones.clone()));
     let ledger = Arc::new(Ledger::new(config.limits.connections_per_route));
-    let names = Addresses::default();
     let mut control = JoinSet::new();
 
     let forward = Arc::new(Forward::new(clock));
@@ -173,11 +173,7 @@ pub async fn start_on(
     let mut reports = reconciler.reports();
     let Supply { sources, reload, store, registrar } =
         supply(reconciler, config, &clock, fixed, store, &mut control).await;
-    let policy = Policy { on_remove: config.routes.on_remove, drain: config.drain.timeout.0 };
-    control.spawn(retire(Arc::clone(&ledger), table.clone(), Arc::clone(&clock), policy));
-    control.spawn(almanac::tell(table.clone(), Arc::clone(&forward)));
-    let (fresh, all) = (names.clone(), table.clone());
-    control.spawn(async move { fresh.keep_fresh(all, SystemResolver).await });
+    let names = tend(config, &table, &ledger, &forward, &mut control);
     let shared = terminate::Shared::default();
     let first_look = keep_certificates(config, &shared.certificates, &clock, &mut control);
     let limits = Arc::new(Limits::new(config.limits.clone()));
@@ -203,12 +199,8 @@ pub async fn start_on(
         started: clock.now(),
         clock: forward,
     });
-    let admin = admin_door.map(|door| door.serve(Arc::clone(&eyes))).transpose();
-    let admin = admin.map_err(StartError::Thread)?;
     let on_remove = config.routes.on_remove;
-    let subject = control::Subject { eyes, on_remove, store, registrar };
-    let grpc = control_door.map(|door| door.serve(subject)).transpose();
-    let grpc = grpc.map_err(StartError::Thread)?;
+    let (admin, grpc) = lobby.serve(control::Subject { eyes, on_remove, store, registrar })?;
     wait_for_sources(&mut reports, sources).await;
     let beside = (&table, &clock);
     terminating::be_ready(config, &shared, first_look, beside, &mut control).await;
@@ -252,6 +244,25 @@ pub async fn start_on(
         admin,
         grpc,
     })
+}
+
+/// Does what routes ask for beside the path of connections: their ends, what is told of these, and
+/// the addresses of named backends.
+fn tend(
+    config: &Config,
+    table: &Table,
+    ledger: &Arc<Ledger>,
+    clock: &Arc<Forward>,
+    control: &mut JoinSet<()>,
+) -> Addresses {
+    let policy = Policy { on_remove: config.routes.on_remove, drain: config.drain.timeout.0 };
+    let now: Arc<dyn Clock> = Arc::clone(clock) as _;
+    control.spawn(retire(Arc::clone(ledger), table.clone(), now, policy));
+    control.spawn(almanac::tell(table.clone(), Arc::clone(clock)));
+    let names = Addresses::default();
+    let (fresh, all) = (names.clone(), table.clone());
+    control.spawn(async move { fresh.keep_fresh(all, SystemResolver).await });
+    names
 }
 
 impl Running {

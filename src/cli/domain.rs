@@ -136,6 +136,7 @@ fn as_json(domain: &Domain) -> Value {
         "reserved_until": (!domain.reserved_until.is_empty()).then_some(&domain.reserved_until),
         "gate": domain.gate,
         "failures": domain.failures,
+        "revision": domain.revision,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::remote::{AdminArguments, with_proxy};
+use super::remote::{AdminArguments, Expected, with_proxy};
 use super::report::{Voice, print};
 use super::table::{Column, Part, Tone, table};
 use super::words::joined;
@@ -38,12 +38,15 @@ pub(super) struct Seats {
     count: u32,
     #[command(flatten)]
     of: Of,
+    #[command(flatten)]
+    expected: Expected,
 }
 
 impl Seats {
     fn request(&self) -> HardwareRequest {
-        let Self { kind, count, of } = self;
-        HardwareRequest { project: of.project.clone(), kind: kind.clone(), count: *count }
+        let Self { kind, count, of, expected: Expected { if_revision } } = self;
+        let (project, kind) = (of.project.clone(), kind.clone());
+        HardwareRequest { project, kind, count: *count, if_revision: *if_revision }
     }
 }
 
@@ -62,7 +65,8 @@ pub(super) fn run(command: &Command, admin: &AdminArguments, voice: Voice) -> St
             Command::Drop(seats) => vec![client.drop_hardware(seats.request()).await?],
             Command::List(of) => {
                 let name = of.project.clone();
-                client.hardware(ProjectRequest { name }).await?.hardware
+                let request = ProjectRequest { name, if_revision: None };
+                client.hardware(request).await?.hardware
             }
         };
         print(&match voice.format {
@@ -102,5 +106,6 @@ fn as_json(hardware: &Hardware) -> Value {
         "booked": hardware.booked,
         "free": left(hardware),
         "apps": hardware.apps,
+        "revision": hardware.revision,
     })
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::remote::{AdminArguments, Remote, with_proxy};
+use super::remote::{AdminArguments, Expected, Remote, with_proxy};
 use super::report::{Style, Voice, print};
 use super::shown::instant;
 use super::table::{Column, Part, Tone, table};
@@ -26,17 +26,17 @@ pub(super) enum Command {
     /// Note that an invoice is unpaid: after three reminders and 7 days the project is suspended.
     Unpaid {
         #[command(flatten)]
-        project: Named,
+        project: Changed,
         /// The day of the invoice, or how long ago that was; now without.
         #[arg(long, value_name = "DATE", value_parser = parse_since)]
         since: Option<When>,
     },
     /// Note that the invoice is paid.
-    Paid(Named),
+    Paid(Changed),
     /// Suspend a project at once: its bookings go, its apps stop, their connections are cut.
-    Suspend(Named),
+    Suspend(Changed),
     /// Let a suspended project deploy again. Neither apps nor bookings come back.
-    Resume(Named),
+    Resume(Changed),
 }
 
 /// A project by its name.
@@ -46,9 +46,25 @@ pub(super) struct Named {
     name: String,
 }
 
+/// A project that is changed.
+#[derive(Debug, clap::Args)]
+pub(super) struct Changed {
+    #[command(flatten)]
+    project: Named,
+    #[command(flatten)]
+    expected: Expected,
+}
+
 impl Named {
     fn request(&self) -> ProjectRequest {
-        ProjectRequest { name: self.name.clone() }
+        ProjectRequest { name: self.name.clone(), if_revision: None }
+    }
+}
+
+impl Changed {
+    fn request(&self) -> ProjectRequest {
+        let if_revision = self.expected.if_revision;
+        ProjectRequest { if_revision, ..self.project.request() }
     }
 }
 
@@ -62,13 +78,14 @@ pub(super) fn run(command: &Command, admin: &AdminArguments, voice: Voice) -> St
             Command::List => return list(remote).await,
             Command::Create(named) => client.create_project(named.request()).await?,
             Command::Show(named) => client.project(named.request()).await?,
-            Command::Paid(named) => client.paid(named.request()).await?,
-            Command::Suspend(named) => client.suspend(named.request()).await?,
-            Command::Resume(named) => client.resume(named.request()).await?,
+            Command::Paid(changed) => client.paid(changed.request()).await?,
+            Command::Suspend(changed) => client.suspend(changed.request()).await?,
+            Command::Resume(changed) => client.resume(changed.request()).await?,
             Command::Unpaid { project, since } => {
                 let since = since.map(|since| since.instant(SystemClock.now()).to_string());
-                let (name, since) = (project.name.clone(), since.unwrap_or_default());
-                client.unpaid(UnpaidRequest { name, since }).await?
+                let ProjectRequest { name, if_revision } = project.request();
+                let since = since.unwrap_or_default();
+                client.unpaid(UnpaidRequest { name, since, if_revision }).await?
             }
         };
         print(&match voice.format {
@@ -132,6 +149,7 @@ fn as_json(project: &Project) -> Value {
         "reminders": project.reminders,
         "suspended_at": text(&project.suspended_at),
         "cause": text(&project.cause),
+        "revision": project.revision,
     })
 }
 

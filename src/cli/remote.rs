@@ -23,6 +23,14 @@ const PAGE: u32 = 5000;
 /// How many are looked at that have what was typed in their id, hosts or app.
 const FEW: usize = 1;
 
+/// What a write about apps and what they need expects to find.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(super) struct Expected {
+    /// Only if what is changed has this revision (`--format json` tells it); 0: only if there is none.
+    #[arg(long, value_name = "REVISION")]
+    pub(super) if_revision: Option<u64>,
+}
+
 /// Which proxy is asked, and how it knows us.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Running proxy")]

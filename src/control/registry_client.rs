@@ -1,5 +1,6 @@
 //! The calls about apps, projects, hardware and domains. None of them has an id to be repeated
-//! under: a write is asked for once, and whoever gets no answer looks whether it was done.
+//! under: a write is asked for once, and whoever gets no answer looks whether it was done, or names
+//! the revision that it rests on when asking again.
 
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};

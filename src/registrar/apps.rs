@@ -1,6 +1,6 @@
 //! Apps that are deployed: their lives, and looking at them.
 
-use super::{Error, Registrar, TRIES, seats_of};
+use super::{Error, Registrar, TRIES, is_as, seats_of};
 use crate::admission::sight::Sight;
 use crate::clock::Timestamp;
 use crate::endpoint::Endpoint;
@@ -15,24 +15,25 @@ use crate::registry::record::{self, APPS, Held, app_key, apps_of, project_key};
 use crate::resolve::SystemResolver;
 use crate::resolve::records::Records;
 use crate::routing::termination::{KeyDigest, NotADigest};
+use crate::store::Revision;
 
 impl<D: Records> Registrar<D> {
     /// An app's last deployment.
     ///
     /// # Errors
     /// There is none, or the store.
-    pub async fn app(&self, project: &ProjectName, name: &AppName) -> Result<App, Error> {
-        Ok(self.app_held(project, name).await?.record)
+    pub async fn app(&self, project: &ProjectName, name: &AppName) -> Result<Held<App>, Error> {
+        let held = self.read(&app_key(project, name)).await?;
+        held.ok_or_else(|| Error::NoApp { project: project.clone(), name: name.clone() })
     }
 
     /// The last deployments of all names, of one project or of all.
     ///
     /// # Errors
     /// The store.
-    pub async fn apps(&self, project: Option<&ProjectName>) -> Result<Vec<App>, Error> {
+    pub async fn apps(&self, project: Option<&ProjectName>) -> Result<Vec<Held<App>>, Error> {
         let prefix = project.map_or_else(|| APPS.to_owned(), apps_of);
-        let all: Vec<Held<App>> = self.all(&prefix).await?;
-        Ok(all.into_iter().map(|held| held.record).collect())
+        self.all(&prefix).await
     }
 
     /// What is stored of an app's project and of its own domain.
@@ -56,9 +57,9 @@ impl<D: Records> Registrar<D> {
         next: Phase,
         backend: Option<&Endpoint>,
         now: Timestamp,
-    ) -> Result<App, Error> {
+    ) -> Result<Held<App>, Error> {
         let news = News { backend: backend.cloned(), seen: None };
-        Ok(self.note(project, name, next, &news, now).await?.0)
+        Ok(self.note(project, name, next, &news, (now, None)).await?.0)
     }
 
     /// The same on the word of somebody else; without a phase, it stays in its own. Where TLS ends
@@ -66,16 +67,18 @@ impl<D: Records> Registrar<D> {
     /// is believed from now on.
     ///
     /// # Errors
-    /// As [`Self::proceed`]; or nothing was seen.
+    /// As [`Self::proceed`]; it is not at the revision that is expected; or nothing was seen.
     pub async fn advance(
         &self,
         project: &ProjectName,
         name: &AppName,
         next: Option<Phase>,
         backend: Option<&Endpoint>,
-        now: Timestamp,
-    ) -> Result<App, Error> {
-        let app = self.app(project, name).await?;
+        (now, expected): (Timestamp, Option<Revision>),
+    ) -> Result<Held<App>, Error> {
+        let held = self.app(project, name).await?;
+        is_as(expected, held.revision)?;
+        let app = held.record;
         let next = next.unwrap_or_else(|| app.phase_at(now));
         app.clone().become_phase(next, now)?;
         let mut news = News { backend: backend.cloned(), seen: None };
@@ -85,7 +88,7 @@ impl<D: Records> Registrar<D> {
         {
             news.seen = Some((place.clone(), seen(&app, place).await?));
         }
-        Ok(self.note(project, name, next, &news, now).await?.0)
+        Ok(self.note(project, name, next, &news, (now, expected)).await?.0)
     }
 
     /// The same; gives also whether this call has changed anything.
@@ -95,27 +98,27 @@ impl<D: Records> Registrar<D> {
         name: &AppName,
         next: Phase,
         news: &News,
-        now: Timestamp,
-    ) -> Result<(App, bool), Error> {
+        (now, expected): (Timestamp, Option<Revision>),
+    ) -> Result<(Held<App>, bool), Error> {
         for _ in 0..TRIES {
-            let app = self.app_held(project, name).await?;
+            let app = self.app(project, name).await?;
+            is_as(expected, app.revision)?;
             let seats = self.all(&record::seats_of(project)).await?;
             let domain = self.domain_of(&app.record).await?;
             let seats = seats_of(&app.record, &seats);
             let tenure = Tenure { app: &app, seats, domain: domain.as_ref() };
             let transaction = proceed(tenure, next, news.clone(), now)?;
             let after = app.record.clone().become_phase(next, now)?.learn(news.clone());
-            let is_change = !transaction.changes.is_empty();
-            if self.stands(transaction).await? {
-                return Ok((after, is_change));
+            if transaction.changes.is_empty() {
+                return Ok((app, false));
+            }
+            if let Some(revision) = self.stood(transaction).await? {
+                // An app that was over before may leave its seat alone.
+                let revision = if after == app.record { app.revision } else { revision };
+                return Ok((Held { record: after, revision }, true));
             }
         }
         Err(Error::Busy)
-    }
-
-    async fn app_held(&self, project: &ProjectName, name: &AppName) -> Result<Held<App>, Error> {
-        let held = self.read(&app_key(project, name)).await?;
-        held.ok_or_else(|| Error::NoApp { project: project.clone(), name: name.clone() })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Deploying an app: asked once of DNS, judged as often as the registry changes meanwhile.
 
-use super::{Error, Registrar, TRIES};
+use super::{Error, Registrar, TRIES, is_as};
 use crate::admission::certificate::{Chain, ChainError, KeyFinding};
 use crate::admission::evidence::{DomainEvidence, Evidence, Registered};
 use crate::admission::manifest::Manifest;
@@ -16,6 +16,7 @@ use crate::registry::hardware::Seats;
 use crate::registry::project::Project;
 use crate::registry::record::{DOMAINS, Held, app_key, project_key, seats_of};
 use crate::resolve::records::Records;
+use crate::store::Revision;
 
 /// What somebody wants to deploy, with what only they could find out.
 #[derive(Debug, Clone)]
@@ -30,6 +31,8 @@ pub struct Application {
     pub certificate: Option<Result<Chain, ChainError>>,
     /// Whether the owner's key fits it, as the owner's side found.
     pub key: Option<KeyFinding>,
+    /// Only if this transaction has written the last deployment of that name (0: there is none).
+    pub if_revision: Option<Revision>,
 }
 
 /// What came of it.
@@ -38,7 +41,7 @@ pub struct Decision {
     /// What the rules say.
     pub verdict: Verdict,
     /// The app, if it was deployed.
-    pub app: Option<App>,
+    pub app: Option<Held<App>>,
 }
 
 /// What a deployment rests on, as it is stored.
@@ -73,9 +76,10 @@ impl<D: Records> Registrar<D> {
         now: Timestamp,
     ) -> Result<Decision, Error> {
         let evidence = self.evidence(application).await;
-        let Application { manifest, operator_tls, backend, .. } = application;
+        let Application { manifest, operator_tls, backend, if_revision, .. } = application;
         for _ in 0..TRIES {
             let stored = self.stored(manifest).await?;
+            is_as(*if_revision, stored.last.as_ref().map_or(0, |held| held.revision))?;
             let wish = Wish { manifest, operator_tls: *operator_tls };
             let registered = stored.registered();
             let verdict = judge(wish, &evidence, Some(&registered), &self.platform, now);
@@ -93,8 +97,8 @@ impl<D: Records> Registrar<D> {
                 domain: stored.domains.iter().find(|held| Some(&held.record.host) == host),
             };
             let transaction = deploy(ground, &app, terms.gate, now)?;
-            if self.stands(transaction).await? {
-                return Ok(Decision { verdict, app: Some(app) });
+            if let Some(revision) = self.stood(transaction).await? {
+                return Ok(Decision { verdict, app: Some(Held { record: app, revision }) });
             }
         }
         Err(Error::Busy)

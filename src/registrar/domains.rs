@@ -11,13 +11,12 @@ use crate::registry::domain::{Claim, Domain, Seen};
 use crate::registry::names::ProjectName;
 use crate::registry::record::{DOMAINS, Held};
 use crate::resolve::records::Records;
-use crate::store::Committed;
 
 /// What came of looking where a domain leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
     /// The domain as it is noted from then on.
-    pub domain: Domain,
+    pub domain: Held<Domain>,
     /// Where it leads.
     pub seen: Seen,
     /// What was found, and which record to create, if it does not lead here.
@@ -31,19 +30,19 @@ impl<D: Records> Registrar<D> {
     ///
     /// # Errors
     /// The store.
-    pub async fn domains(&self, project: Option<&ProjectName>) -> Result<Vec<Domain>, Error> {
-        let all: Vec<Held<Domain>> = self.all(DOMAINS).await?;
-        let all = all.into_iter().map(|held| held.record);
-        Ok(all.filter(|one| project.is_none_or(|project| one.project == *project)).collect())
+    pub async fn domains(&self, project: Option<&ProjectName>) -> Result<Vec<Held<Domain>>, Error> {
+        let mut all: Vec<Held<Domain>> = self.all(DOMAINS).await?;
+        all.retain(|one| project.is_none_or(|project| one.record.project == *project));
+        Ok(all)
     }
 
     /// A domain.
     ///
     /// # Errors
     /// There is no such domain, or the store.
-    pub async fn domain(&self, host: &Pattern) -> Result<Domain, Error> {
+    pub async fn domain(&self, host: &Pattern) -> Result<Held<Domain>, Error> {
         let held = self.domain_held(host).await?;
-        Ok(held.ok_or_else(|| Error::NoDomain(host.clone()))?.record)
+        held.ok_or_else(|| Error::NoDomain(host.clone()))
     }
 
     /// Who has a claim to a domain.
@@ -58,8 +57,7 @@ impl<D: Records> Registrar<D> {
     /// # Errors
     /// There is no such domain, or the store.
     pub async fn check_domain(&self, host: &Pattern, now: Timestamp) -> Result<Check, Error> {
-        let held = self.domain_held(host).await?;
-        self.look(held.ok_or_else(|| Error::NoDomain(host.clone()))?, now).await
+        self.look(self.domain(host).await?, now).await
     }
 
     pub(super) async fn look(&self, held: Held<Domain>, now: Timestamp) -> Result<Check, Error> {
@@ -71,16 +69,16 @@ impl<D: Records> Registrar<D> {
         };
         let seen = seen(&evidence, token.as_deref());
         let why = self.why(&held.record.host, &evidence, token.as_deref(), seen);
-        let kept = Check { domain: held.record.clone(), seen, why, event: None };
+        let kept = Check { domain: held.clone(), seen, why, event: None };
         if held.record.claim(jiff::SignedDuration::ZERO, now) != Claim::Live {
             return Ok(kept);
         }
         let (next, gate) = held.record.clone().observe(seen);
         let Some(transaction) = changes::observe(&held, &next) else { return Ok(kept) };
         // Whoever changed it meanwhile knew more.
-        let Committed::Done(_) = self.store.commit(transaction).await? else { return Ok(kept) };
+        let Some(revision) = self.stood(transaction).await? else { return Ok(kept) };
         let event = gate.map(|gate| Event::Gate { domain: next.host.clone(), gate });
-        Ok(Check { domain: next, event, ..kept })
+        Ok(Check { domain: Held { record: next, revision }, event, ..kept })
     }
 
     /// What is to be done about a domain that does not lead here.

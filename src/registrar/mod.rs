@@ -24,7 +24,7 @@ use crate::registry::project::{Project, StandingError};
 use crate::registry::record::{Held, Record, Unreadable, domain_key, project_key};
 use crate::resolve::records::Records;
 use crate::routing::zones::Zones;
-use crate::store::{self, Committed, Shared, Transaction};
+use crate::store::{self, Committed, Revision, Shared, Transaction};
 
 pub use deploy::{Application, Decision};
 pub use domains::Check;
@@ -87,6 +87,14 @@ pub enum Error {
         /// Why its key was not seen.
         why: String,
     },
+    /// Whoever asks believes something else of it.
+    #[error("it is at revision {now}, not at {expected}")]
+    Stale {
+        /// Which transaction has written it; 0: it is not there.
+        now: Revision,
+        /// Which one was expected.
+        expected: Revision,
+    },
     /// Others were faster each time.
     #[error("others changed the same at the same time, {TRIES} times in a row; try again")]
     Busy,
@@ -116,6 +124,13 @@ impl<D: Records> Registrar<D> {
         Ok(range.entries.iter().map(Held::read).collect::<Result<_, _>>()?)
     }
 
+    /// The same without those that cannot be read: whoever follows the store tells of them, and they
+    /// hold up nobody else.
+    async fn readable<T: Record>(&self, prefix: &str) -> Result<Vec<Held<T>>, Error> {
+        let range = self.store.range(prefix).await?;
+        Ok(range.entries.iter().filter_map(|entry| Held::read(entry).ok()).collect())
+    }
+
     async fn project_held(&self, name: &ProjectName) -> Result<Held<Project>, Error> {
         let held = self.read(&project_key(name)).await?;
         held.ok_or_else(|| Error::NoProject(name.clone()))
@@ -135,10 +150,23 @@ impl<D: Records> Registrar<D> {
     /// Writes what was planned. Gives whether it stands; if not, somebody else was faster, and it
     /// must be planned anew. A plan without a change stands.
     async fn stands(&self, transaction: Transaction) -> Result<bool, Error> {
-        if transaction.changes.is_empty() {
-            return Ok(true);
-        }
-        Ok(matches!(self.store.commit(transaction).await?, Committed::Done(_)))
+        Ok(transaction.changes.is_empty() || self.stood(transaction).await?.is_some())
+    }
+
+    /// The same for a plan that changes something; gives the revision at which it stands.
+    async fn stood(&self, transaction: Transaction) -> Result<Option<Revision>, Error> {
+        Ok(match self.store.commit(transaction).await? {
+            Committed::Done(revision) => Some(revision),
+            Committed::Conflict => None,
+        })
+    }
+}
+
+/// Whether something is as whoever asks believes, if that is told.
+fn is_as(expected: Option<Revision>, now: Revision) -> Result<(), Error> {
+    match expected {
+        Some(expected) if expected != now => Err(Error::Stale { now, expected }),
+        _ => Ok(()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Projects and their hardware.
 
-use super::{Error, Registrar, TRIES, seats_of};
+use super::{Error, Registrar, TRIES, is_as, seats_of};
 use crate::clock::Timestamp;
 use crate::registry::app::App;
 use crate::registry::changes::{self, MOST_ENDED, Tenure};
@@ -10,6 +10,7 @@ use crate::registry::names::{HardwareName, ProjectName};
 use crate::registry::project::{Project, StandingError};
 use crate::registry::record::{self, Held, PROJECTS, apps_of, project_key, seats_key};
 use crate::resolve::records::Records;
+use crate::store::Revision;
 
 /// A project's apps, with everything that their ends change.
 pub(super) struct Household {
@@ -40,15 +41,16 @@ impl<D: Records> Registrar<D> {
         name: &ProjectName,
         token: &str,
         now: Timestamp,
-    ) -> Result<Project, Error> {
+    ) -> Result<Held<Project>, Error> {
         for _ in 0..TRIES {
             if self.read::<Project>(&project_key(name)).await?.is_some() {
                 return Err(Error::ProjectExists(name.clone()));
             }
             let project = Project::new(name.clone(), token.to_owned(), now);
             let nothing = Held { record: project.clone(), revision: 0 };
-            if self.stands(changes::change_project(&nothing, &project)).await? {
-                return Ok(project);
+            let created = self.stood(changes::change_project(&nothing, &project)).await?;
+            if let Some(revision) = created {
+                return Ok(Held { record: project, revision });
             }
         }
         Err(Error::Busy)
@@ -58,17 +60,16 @@ impl<D: Records> Registrar<D> {
     ///
     /// # Errors
     /// There is none of that name, or the store.
-    pub async fn project(&self, name: &ProjectName) -> Result<Project, Error> {
-        Ok(self.project_held(name).await?.record)
+    pub async fn project(&self, name: &ProjectName) -> Result<Held<Project>, Error> {
+        self.project_held(name).await
     }
 
     /// All projects.
     ///
     /// # Errors
     /// The store.
-    pub async fn projects(&self) -> Result<Vec<Project>, Error> {
-        let all: Vec<Held<Project>> = self.all(PROJECTS).await?;
-        Ok(all.into_iter().map(|held| held.record).collect())
+    pub async fn projects(&self) -> Result<Vec<Held<Project>>, Error> {
+        self.all(PROJECTS).await
     }
 
     /// Starts the clock of an unpaid invoice.
@@ -79,25 +80,33 @@ impl<D: Records> Registrar<D> {
         &self,
         name: &ProjectName,
         since: Timestamp,
-        now: Timestamp,
-    ) -> Result<Project, Error> {
-        self.change(name, |project| project.unpaid(since, now)).await
+        (now, expected): (Timestamp, Option<Revision>),
+    ) -> Result<Held<Project>, Error> {
+        self.change(name, expected, |project| project.unpaid(since, now)).await
     }
 
     /// Stops that clock.
     ///
     /// # Errors
     /// Why there is none to stop, or the store.
-    pub async fn paid(&self, name: &ProjectName) -> Result<Project, Error> {
-        self.change(name, Project::paid).await
+    pub async fn paid(
+        &self,
+        name: &ProjectName,
+        expected: Option<Revision>,
+    ) -> Result<Held<Project>, Error> {
+        self.change(name, expected, Project::paid).await
     }
 
     /// Suspends a project at once, and takes its apps and bookings away.
     ///
     /// # Errors
     /// There is no such project, or the store; what is left to do then, upkeep does.
-    pub async fn suspend(&self, name: &ProjectName, now: Timestamp) -> Result<Project, Error> {
-        let project = self.change(name, |project| Ok(project.suspend(now))).await?;
+    pub async fn suspend(
+        &self,
+        name: &ProjectName,
+        (now, expected): (Timestamp, Option<Revision>),
+    ) -> Result<Held<Project>, Error> {
+        let project = self.change(name, expected, |project| Ok(project.suspend(now))).await?;
         self.sweep(name, now).await?;
         Ok(project)
     }
@@ -106,13 +115,18 @@ impl<D: Records> Registrar<D> {
     ///
     /// # Errors
     /// Why not, or the store.
-    pub async fn resume(&self, name: &ProjectName, now: Timestamp) -> Result<Project, Error> {
+    pub async fn resume(
+        &self,
+        name: &ProjectName,
+        (now, expected): (Timestamp, Option<Revision>),
+    ) -> Result<Held<Project>, Error> {
         for _ in 0..TRIES {
             let held = self.project_held(name).await?;
+            is_as(expected, held.revision)?;
             let household = self.household(name).await?;
             let transaction = changes::resume(&held, &household.tenures(), &household.seats, now)?;
-            if self.stands(transaction).await? {
-                return Ok(held.record.resume()?);
+            if let Some(revision) = self.stood(transaction).await? {
+                return Ok(Held { record: held.record.resume()?, revision });
             }
         }
         Err(Error::Busy)
@@ -122,9 +136,8 @@ impl<D: Records> Registrar<D> {
     ///
     /// # Errors
     /// The store.
-    pub async fn hardware(&self, name: &ProjectName) -> Result<Vec<Seats>, Error> {
-        let all: Vec<Held<Seats>> = self.all(&record::seats_of(name)).await?;
-        Ok(all.into_iter().map(|held| held.record).collect())
+    pub async fn hardware(&self, name: &ProjectName) -> Result<Vec<Held<Seats>>, Error> {
+        self.all(&record::seats_of(name)).await
     }
 
     /// Books hardware.
@@ -136,6 +149,7 @@ impl<D: Records> Registrar<D> {
         name: &ProjectName,
         kind: &HardwareName,
         count: u32,
+        expected: Option<Revision>,
     ) -> Result<(), Error> {
         for _ in 0..TRIES {
             let held = self.project_held(name).await?;
@@ -144,7 +158,8 @@ impl<D: Records> Registrar<D> {
             {
                 return Err(StandingError::Suspended { since }.into());
             }
-            let seats = self.read(&seats_key(name, kind)).await?;
+            let seats: Option<Held<Seats>> = self.read(&seats_key(name, kind)).await?;
+            is_as(expected, seats.as_ref().map_or(0, |held| held.revision))?;
             if self.stands(changes::book(&held, seats.as_ref(), kind, count)?).await? {
                 return Ok(());
             }
@@ -161,13 +176,15 @@ impl<D: Records> Registrar<D> {
         name: &ProjectName,
         kind: &HardwareName,
         count: u32,
-        now: Timestamp,
+        (now, expected): (Timestamp, Option<Revision>),
     ) -> Result<(), Error> {
         let most = u32::try_from(MOST_ENDED).unwrap_or(1);
         let mut left = count;
+        // The first part is the one that may be refused.
+        let mut expected = expected;
         loop {
             let part = left.min(most);
-            self.drop_part(name, kind, [part, left], now).await?;
+            self.drop_part(name, kind, [part, left], (now, expected.take())).await?;
             left = left.saturating_sub(part);
             if left == 0 {
                 return Ok(());
@@ -181,13 +198,14 @@ impl<D: Records> Registrar<D> {
         name: &ProjectName,
         kind: &HardwareName,
         [part, left]: [u32; 2],
-        now: Timestamp,
+        (now, expected): (Timestamp, Option<Revision>),
     ) -> Result<(), Error> {
         for _ in 0..TRIES {
             let household = self.household(name).await?;
             let known = household.seats.iter().find(|held| held.record.kind == *kind);
             let none = Seats::none(name.clone(), kind.clone());
             let held = known.cloned().unwrap_or(Held { record: none, revision: 0 });
+            is_as(expected, held.revision)?;
             held.record.clone().drop(left, now)?;
             let transaction = changes::drop_seats(&held, part, &household.tenures(), now)?;
             if self.stands(transaction).await? {
@@ -200,14 +218,18 @@ impl<D: Records> Registrar<D> {
     async fn change(
         &self,
         name: &ProjectName,
+        expected: Option<Revision>,
         change: impl Fn(Project) -> Result<Project, StandingError>,
-    ) -> Result<Project, Error> {
+    ) -> Result<Held<Project>, Error> {
         for _ in 0..TRIES {
             let held = self.project_held(name).await?;
+            is_as(expected, held.revision)?;
             let next = change(held.record.clone())?;
-            let is_same = next == held.record;
-            if is_same || self.stands(changes::change_project(&held, &next)).await? {
-                return Ok(next);
+            if next == held.record {
+                return Ok(held);
+            }
+            if let Some(revision) = self.stood(changes::change_project(&held, &next)).await? {
+                return Ok(Held { record: next, revision });
             }
         }
         Err(Error::Busy)

@@ -190,7 +190,7 @@ async fn note<D: Records>(
     found: mpsc::Sender<Event>,
 ) -> Result<(), Error> {
     let App { project, name, .. } = app;
-    registrar.note(&project, &name, phase, &news, now).await?;
+    registrar.note(&project, &name, phase, &news, (now, None)).await?;
     // Nobody is left to be told once the proxy stops.
     let _ = found.send(Event::Found { project, app: name, phase }).await;
     Ok(())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::warn;
 
 use super::{Error, Event, Registrar, TRIES};
@@ -19,6 +19,8 @@ use crate::store::{Check, Committed, Transaction};
 /// How often steps of unpaid projects and ends are looked for. Nothing waits for it: what is
 /// suspended or over is refused at once.
 const UPKEEP: Duration = Duration::from_secs(5);
+/// How many times what a round of that took is rested after it: it looks at all apps.
+const REST: u32 = 20;
 /// How often the fleet looks where domains lead.
 const DOMAINS: SignedDuration = SignedDuration::from_mins(1);
 /// How often a proxy asks whether that is due.
@@ -47,20 +49,21 @@ impl<D: Records> Registrar<D> {
 
     /// Keeps up with time for as long as this is polled, and tells what this proxy did.
     pub async fn keep_up_always(&self, clock: Arc<dyn Clock>, tell: impl Fn(&Event)) {
-        let mut ticks = ticks(UPKEEP);
         let mut complaint = Complaint::default();
         loop {
-            ticks.tick().await;
+            let began = Instant::now();
             match self.keep_up(clock.now()).await {
                 Ok(events) => events.iter().for_each(&tell),
                 Err(error) => complaint.tell("upkeep", &error),
             }
+            sleep(UPKEEP.max(began.elapsed() * REST)).await;
         }
     }
 
     /// Looks at domains for as long as this is polled, whenever it is this proxy's turn.
     pub async fn check_domains_always(&self, clock: Arc<dyn Clock>, tell: impl Fn(&Event)) {
-        let mut ticks = ticks(LOOK);
+        let mut ticks = interval(LOOK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut complaint = Complaint::default();
         loop {
             ticks.tick().await;
@@ -77,12 +80,6 @@ impl<D: Records> Registrar<D> {
             }
         }
     }
-}
-
-fn ticks(every: Duration) -> tokio::time::Interval {
-    let mut ticks = interval(every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
 }
 
 /// What goes wrong again and again is told at first and now and then.

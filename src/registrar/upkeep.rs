@@ -3,6 +3,7 @@
 //! Every proxy of a fleet may do this; each step is done by exactly one, because the others find
 //! the record changed. Nothing depends on its being done in time: ends hold by themselves.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use super::{Error, Registrar, TRIES};
@@ -11,9 +12,10 @@ use crate::hostname::Pattern;
 use crate::registry::app::{App, News, Phase};
 use crate::registry::changes;
 use crate::registry::domain::{Claim, Domain, Gate};
+use crate::registry::hardware::Seats;
 use crate::registry::names::{AppName, ProjectName};
 use crate::registry::project::{Project, Step};
-use crate::registry::record::{APPS, DOMAINS, Held, PROJECTS, project_key};
+use crate::registry::record::{APPS, DOMAINS, HARDWARE, Held, PROJECTS, project_key};
 use crate::resolve::records::Records;
 use crate::store::Committed;
 
@@ -95,6 +97,9 @@ impl Event {
         }
     }
 
+    /// All words.
+    pub const WORDS: [&str; 5] = ["reminded", "suspended", "expired", "gate", "found"];
+
     /// Its word.
     #[must_use]
     pub const fn word(&self) -> &'static str {
@@ -116,18 +121,28 @@ impl<D: Records> Registrar<D> {
     /// The store; the rest is done the next time.
     pub async fn keep_up(&self, now: Timestamp) -> Result<Vec<Event>, Error> {
         let mut events = Vec::new();
-        for held in self.all::<Project>(PROJECTS).await? {
-            let name = held.record.name.clone();
-            self.take_steps(&name, now, &mut events).await?;
-            if self.project_held(&name).await?.record.is_suspended() {
-                self.sweep(&name, now).await?;
+        // Three looks at all, and one at each of those few for whom something is due.
+        let apps = self.readable::<App>(APPS).await?;
+        let seats = self.readable::<Seats>(HARDWARE).await?;
+        let active = apps.iter().filter(|app| app.record.phase_at(now).is_active());
+        let seated = seats.iter().map(|seats| &seats.record.project);
+        let busy: BTreeSet<_> = active.map(|app| &app.record.project).chain(seated).collect();
+        for held in self.readable::<Project>(PROJECTS).await? {
+            let name = &held.record.name;
+            let is_due = held.record.advance(now).is_some();
+            if is_due {
+                self.take_steps(name, now, &mut events).await?;
+            }
+            let is_left = is_due || held.record.is_suspended() && busy.contains(name);
+            if is_left && self.project_held(name).await?.record.is_suspended() {
+                self.sweep(name, now).await?;
             }
         }
-        for held in self.all::<App>(APPS).await? {
+        for held in &apps {
             let App { project, name, phase, .. } = &held.record;
             if phase.is_active() && held.record.phase_at(now) == Phase::Expired {
-                let (_, is_change) =
-                    self.note(project, name, Phase::Expired, &News::default(), now).await?;
+                let (over, nothing) = (Phase::Expired, News::default());
+                let (_, is_change) = self.note(project, name, over, &nothing, (now, None)).await?;
                 if is_change {
                     events.push(Event::Expired { project: project.clone(), app: name.clone() });
                 }
@@ -177,7 +192,7 @@ impl<D: Records> Registrar<D> {
     /// The store; the rest is done the next time.
     pub async fn check_domains(&self, now: Timestamp) -> Result<Vec<Event>, Error> {
         let mut events = Vec::new();
-        for held in self.all::<Domain>(DOMAINS).await? {
+        for held in self.readable::<Domain>(DOMAINS).await? {
             if held.record.claim(jiff::SignedDuration::ZERO, now) == Claim::Live {
                 events.extend(self.look(held, now).await?.event);
             }

@@ -84,6 +84,12 @@ pub fn apps_of(project: &ProjectName) -> String {
     format!("{APPS}{}/", part(project.as_str()))
 }
 
+/// The same for whoever knows only the project's key.
+#[must_use]
+pub fn apps_of_key(project: &str) -> Option<String> {
+    project.strip_prefix(PROJECTS).map(|part| format!("{APPS}{part}/"))
+}
+
 /// The key of a project's seats of one kind.
 #[must_use]
 pub fn seats_key(project: &ProjectName, kind: &HardwareName) -> String {
@@ -185,7 +191,9 @@ mod tests {
     #[test]
     fn keys_are_printable_short_and_of_one_name_alone() {
         assert_eq!(project("default").key(), "projects/default");
-        assert_eq!(project("my project/ä").key(), "projects/my%20project%2F%C3%A4");
+        let odd = project("my project/ä");
+        assert_eq!(odd.key(), "projects/my%20project%2F%C3%A4");
+        assert_eq!(apps_of_key(&odd.key()), Some(apps_of(&odd.name)));
         let long = ["x".repeat(255), "ä".repeat(255), "ä".repeat(254) + "b", "%".repeat(255)];
         let mut keys = Vec::new();
         for one in &long {

@@ -29,6 +29,7 @@ pub(super) fn begin(
     telling: &Telling,
     control: &mut JoinSet<()>,
 ) -> Arc<Registrar<Dns>> {
+    telling.metrics.expect(&Event::WORDS);
     let telling = || {
         let Telling { metrics, chronicle } = telling.clone();
         let clock = Arc::clone(clock);

@@ -1,5 +1,5 @@
-//! Where a proxy's routes come from, and where they are changed: the sources, the store and the
-//! door of the control service, as the configuration names them.
+//! Where a proxy's routes come from, and where they are changed: the sources and the store, as the
+//! configuration names them.
 
 use std::sync::Arc;
 
@@ -11,12 +11,11 @@ use crate::admin::Readiness;
 use crate::admission::certificate::Roots;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::control::{self, write};
+use crate::control::write;
 use crate::reconcile::{Reconciler, Report};
 use crate::registrar::Registrar;
 use crate::registry::app::App;
 use crate::resolve::dns::Dns;
-use crate::server::StartError;
 use crate::source::apps::Apps;
 use crate::source::file::{self, Reload};
 use crate::source::stored::{self, Handle, Stored};
@@ -147,18 +146,4 @@ pub(super) fn become_ready(
 fn knows_store(report: &Report) -> bool {
     let store = report.sources.iter().find(|source| *source.name == *stored::NAME);
     store.is_none_or(|store| store.revision.is_some())
-}
-
-/// Opens the control service. At its usual place it is a comfort that a proxy can do without: one
-/// that may not write to /run serves all the same.
-pub(super) fn open_control(config: &Config) -> Result<Option<control::Door>, StartError> {
-    let address = &config.admin.grpc;
-    match control::open(address, &config.admin.tls) {
-        Ok(door) => Ok(door),
-        Err(error) if address.is_usual() => {
-            warn!(%error, "no control service: set admin.grpc to another place, or to \"\"");
-            Ok(None)
-        }
-        Err(error) => Err(StartError::Control { address: address.clone(), error }),
-    }
 }

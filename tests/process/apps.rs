@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 
 use serde_json::Value;
 
+use crate::enclaves::{Authority, Enclave, KIND, wish};
 use crate::route_support::Controlled;
+use crate::support::{text, until};
 
 /// A folder with what the explained manifest names, and that manifest with changes.
 pub(crate) fn manifest(folder: &Path, changes: &[(&str, &str)]) -> String {
@@ -56,7 +59,11 @@ fn projects_and_hardware_are_created_looked_at_and_refused_with_remedies() {
     let refused = proxy.refused(&["hardware", "drop", "8g-eu-001", "--count", "3"], 1);
     assert!(refused.contains("only 2 of 8g-eu-001 are booked"), "{refused}");
 
-    proxy.told(&["project", "unpaid", "default", "--since", "1d"]);
+    let known = proxy.json(&["project", "show", "default"])["revision"].to_string();
+    let refused = proxy.refused(&["project", "suspend", "default", "--if-revision", "0"], 1);
+    assert!(refused.contains("look at it again"), "{refused}");
+    let unpaid = ["project", "unpaid", "default", "--since", "1d", "--if-revision", &known];
+    proxy.told(&unpaid);
     let shown = proxy.told(&["project", "show", "default"]);
     assert!(shown.contains("default is unpaid") && shown.contains("suspended at"), "{shown}");
     let refused = proxy.refused(&["project", "unpaid", "default"], 1);
@@ -97,7 +104,10 @@ fn a_deployment_is_judged_first_and_every_reason_is_told_at_its_place() {
     assert!(shown.contains("default/my-app is initializing"), "{shown}");
     let refused = proxy.refused(&["app", "phase", "my-app", "spawning"], 1);
     assert!(refused.contains("an app that is initializing cannot become spawning"), "{refused}");
-    let stopped = proxy.json(&["app", "stop", "my-app"]);
+    let known = proxy.json(&["app", "show", "my-app"])["revision"].to_string();
+    let refused = proxy.refused(&["app", "stop", "my-app", "--if-revision", "1"], 1);
+    assert!(refused.contains(&format!("it is at revision {known}, not at 1")), "{refused}");
+    let stopped = proxy.json(&["app", "stop", "my-app", "--if-revision", &known]);
     assert_eq!(stopped["phase"], "stopped");
     assert_eq!(proxy.json(&["app", "list"])["apps"][0]["name"], "my-app");
     let refused = proxy.refused(&["app", "show", "other"], 1);
@@ -108,4 +118,71 @@ fn a_deployment_is_judged_first_and_every_reason_is_told_at_its_place() {
     let bare = Controlled::serve("");
     let refused = bare.refused(&["project", "list"], 1);
     assert!(refused.contains("set store.path (a file) or store.etcd.endpoints"), "{refused}");
+}
+
+#[test]
+fn whoever_waits_is_told_each_phase_and_how_it_went() {
+    let folder = tempfile::tempdir().unwrap();
+    let proxy = Controlled::storing("");
+    proxy.told(&["project", "create", "default"]);
+    proxy.told(&["hardware", "book", KIND, "--count", "2"]);
+    let (certificate, key) = Authority::new().issue(folder.path(), "own.test");
+    let enclave = Enclave::serve(&certificate, &key);
+    let backend = enclave.address.to_string();
+    for (app, ending, status) in [("good", "running", 0), ("bad", "stopped", 1)] {
+        // The one answers as an app does, the other as its configuration server.
+        let check = if status == 0 { "/204" } else { "/marked/200" };
+        let path = wish(folder.path(), app, check, "");
+        let deploy = ["app", "deploy", "--wait", "--path", &path, "--backend", &backend];
+        let mut waiting = proxy.command(&deploy);
+        let waiting = waiting.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        until("it is deployed", || proxy.run(&["app", "show", app]).status.success());
+        proxy.told(&["app", "phase", app, "initializing"]);
+        let phase = || proxy.json(&["app", "show", app])["phase"].clone();
+        if status == 1 {
+            assert_eq!(phase(), "initializing");
+            proxy.told(&["app", "stop", app]);
+        }
+        let output = waiting.wait_with_output().unwrap();
+        let (told, words) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(status), "{told}{words}");
+        assert!(told.contains(&format!("default/{app} is deployed ({ending})")), "{told}");
+        assert!(words.contains(&format!("default/{app} is {ending}")), "{words}");
+        assert_eq!(phase(), ending);
+    }
+}
+
+#[test]
+fn dropped_hardware_is_left_at_once_and_a_suspended_project_loses_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let proxy = Controlled::storing("");
+    proxy.told(&["project", "create", "default"]);
+    proxy.told(&["hardware", "book", KIND, "--count", "2"]);
+    for app in ["first", "last"] {
+        proxy.told(&["app", "deploy", "--path", &wish(folder.path(), app, "/", "")]);
+    }
+    let all = proxy.json(&["hardware", "list"]);
+    assert_eq!(all["hardware"][1]["free"], 0, "{all}");
+    let dropped = proxy.json(&["hardware", "drop", KIND]);
+    assert_eq!(dropped["hardware"][0]["apps"], serde_json::json!(["first"]), "{dropped}");
+    let phase = |app: &str| proxy.json(&["app", "show", app])["phase"].clone();
+    assert_eq!((phase("first"), phase("last")), ("spawning".into(), "stopped".into()));
+
+    proxy.told(&["project", "create", "other"]);
+    proxy.told(&["project", "suspend", "default"]);
+    assert_eq!(phase("first"), "stopped");
+    let shown = proxy.told(&["project", "show", "default"]);
+    assert!(shown.contains("suspended") && shown.contains("the operator said so"), "{shown}");
+    let list = proxy.told(&["project", "list"]);
+    let standings: Vec<_> =
+        list.lines().map(|line| line.split_whitespace().nth(1).unwrap()).collect();
+    assert_eq!(standings, ["STANDING", "suspended", "good"], "{list}");
+    let refused =
+        proxy.refused(&["app", "deploy", "--path", &wish(folder.path(), "first", "/", "")], 1);
+    assert!(refused.contains("is suspended since"), "{refused}");
+    let refused = proxy.refused(&["hardware", "book", KIND], 1);
+    assert!(refused.contains("suspended"), "{refused}");
+    proxy.told(&["project", "resume", "default"]);
+    assert_eq!(proxy.json(&["hardware", "list"])["hardware"].as_array().unwrap().len(), 1);
+    assert_eq!(proxy.json(&["app", "list", "--project", "other"])["apps"], serde_json::json!([]));
 }

@@ -1,5 +1,5 @@
-"""A foreign client of the control service: it knows a socket and what reflection tells, and nothing
-else. Goes through the whole life of a route, and fails loudly where anything is not as promised.
+"""A foreign client of routes goes through the whole life of one, and fails loudly where anything is not
+as promised.
 
     foreign_client.py SOCKET BACKEND
 """
@@ -8,53 +8,12 @@ import sys
 import threading
 
 import grpc
-from google.protobuf import descriptor_pool, message_factory
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
-    ProtoReflectionDescriptorDatabase,
-)
-
-PATIENCE = 30
-
-
-class Service:
-    """One service as reflection describes it: each of its methods as a call."""
-
-    def __init__(self, channel, pool, name):
-        for method in pool.FindServiceByName(name).methods:
-            answer = message_factory.GetMessageClass(method.output_type)
-            kind = channel.unary_stream if method.server_streaming else channel.unary_unary
-            call = kind(
-                f"/{name}/{method.name}",
-                request_serializer=lambda message: message.SerializeToString(),
-                response_deserializer=answer.FromString,
-            )
-            setattr(self, method.name, self.caller(call, method.input_type))
-
-    @staticmethod
-    def caller(call, input_type):
-        question = message_factory.GetMessageClass(input_type)
-        return lambda **fields: call(question(**fields), timeout=PATIENCE)
-
-
-def refusal(call):
-    try:
-        call()
-    except grpc.RpcError as error:
-        return error.code()
-    raise AssertionError("this should have been refused")
+from foreign import PATIENCE, refusal, services
 
 
 def main(socket, backend):
-    # What h2 takes as an authority; a path is none.
-    options = [("grpc.default_authority", "localhost")]
-    channel = grpc.insecure_channel(f"unix:{socket}", options=options)
-    grpc.channel_ready_future(channel).result(timeout=PATIENCE)
-    database = ProtoReflectionDescriptorDatabase(channel)
-    names = set(database.get_services())
-    assert {"mse.proxy.v1.RouteService", "grpc.health.v1.Health"} <= names, names
-    pool = descriptor_pool.DescriptorPool(database)
-    routes = Service(channel, pool, "mse.proxy.v1.RouteService")
-    health = Service(channel, pool, "grpc.health.v1.Health")
+    wanted = ["mse.proxy.v1.RouteService", "grpc.health.v1.Health"]
+    routes, health = services(socket, wanted)
     assert health.Check().status == 1, "it serves"
 
     listed = routes.List()

@@ -16,6 +16,7 @@ mod commands;
 mod control;
 mod crash;
 mod daemon;
+mod domains;
 mod enclaves;
 mod endurance;
 #[path = "../store/support_etcd.rs"]
@@ -42,6 +43,7 @@ mod operators;
 mod page;
 mod pipes;
 mod probe;
+mod projects;
 mod reload;
 mod route_fleet;
 mod route_follow;

@@ -94,7 +94,8 @@ fn a_watch_ends_when_nobody_reads_it() {
     let mut interruptible = std::process::Command::new("env");
     interruptible.arg("--default-signal=INT").arg(watching.get_program()).args(watching.get_args());
     interruptible.envs(watching.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let mut follower = interruptible.stdout(std::process::Stdio::null()).spawn().unwrap();
+    let mut follower = interruptible.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    std::io::Read::read_exact(follower.stdout.as_mut().unwrap(), &mut first).unwrap();
     kill_process(Pid::from_child(&follower), Signal::INT).unwrap();
     assert_eq!(follower.wait().unwrap().code(), None);
 }

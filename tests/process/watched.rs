@@ -75,8 +75,12 @@ fn what_alerts_and_dashboard_ask_for_is_there_and_the_dashboard_leaves_nothing_o
     let made = rcgen::generate_simple_self_signed(["app.test".to_owned()]).unwrap();
     let pair = folder.path().join("pair.pem");
     std::fs::write(&pair, made.cert.pem() + &made.signing_key.serialize_pem()).unwrap();
-    let certificates = [("MSE_PROXY_TERMINATE_CERTIFICATES", pair.to_str().unwrap())];
-    let mut daemon = Daemon::serve(&routes, &certificates);
+    let store = folder.path().join("store.redb");
+    let settings = [
+        ("MSE_PROXY_TERMINATE_CERTIFICATES", pair.to_str().unwrap()),
+        ("MSE_PROXY_STORE_PATH", store.to_str().unwrap()),
+    ];
+    let mut daemon = Daemon::serve(&routes, &settings);
     let samples = Samples::read(&get(daemon.admin(), "/metrics").body);
     let exported: BTreeSet<_> = samples.names().into_iter().map(str::to_owned).collect();
 
@@ -93,6 +97,7 @@ fn what_alerts_and_dashboard_ask_for_is_there_and_the_dashboard_leaves_nothing_o
             ("direction", "mse_proxy_relayed_bytes_total"),
             ("kind", "mse_proxy_accept_errors_total"),
             ("fault", "mse_proxy_probe_faulty_routes"),
+            ("event", "mse_proxy_registry_events_total"),
         ] {
             for value in values(expression, label) {
                 let open = value.strip_suffix(".*");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mse_proxy::admission::refusal::{Refusal, WhyProof};
-use mse_proxy::registrar::{Decision, Error, Event};
+use mse_proxy::registrar::{Application, Decision, Error, Event};
 use mse_proxy::registry::app::{App, Phase};
 use mse_proxy::registry::domain::Gate;
 use mse_proxy::registry::hardware::HardwareError;
@@ -20,7 +20,7 @@ async fn deployed(fleet: &Fleet, name: &str, domain: Option<&str>, hours: i64) -
 
 async fn phase(fleet: &Fleet, name: &str, next: Phase, hours: i64) -> App {
     let name = name.parse().unwrap();
-    fleet.other.proceed(&default(), &name, next, None, at(hours)).await.unwrap()
+    fleet.other.proceed(&default(), &name, next, None, at(hours)).await.unwrap().record
 }
 
 fn reachable(app: &App, hours: i64) -> Vec<String> {
@@ -45,7 +45,7 @@ async fn of_two_deployments_for_the_last_seat_exactly_one_wins() {
         let (won, lost): (Vec<_>, Vec<_>) =
             decisions.into_iter().partition(|decision| decision.app.is_some());
         assert_eq!((won.len(), lost.len()), (1, 1));
-        let winner = won[0].app.as_ref().unwrap().name.clone();
+        let winner = won[0].app.as_ref().unwrap().record.name.clone();
         let refusal = Refusal::InUse { kind: KIND.parse().unwrap(), booked: 1, by: vec![winner] };
         assert_eq!(lost[0].verdict.refusals, [refusal], "it is told who was faster");
         assert_eq!(fleet.one.apps(Some(&default())).await.unwrap().len(), 1);
@@ -65,6 +65,7 @@ async fn a_whole_life_from_a_manifest_to_a_tombstone_and_back() {
     assert!(fleet.one.apps(Some(&default())).await.unwrap().is_empty(), "a dry run writes nothing");
 
     let app = deployed(&fleet, "shop", Some("shop.test"), 0).await.app.unwrap();
+    let app = app.record;
     assert_eq!((app.phase, reachable(&app, 0)), (Phase::Spawning, vec![]));
     let configuration = app.hosts[0].host.to_string();
     assert!(configuration.ends_with(".cosmian.io") && configuration.len() == 27);
@@ -73,7 +74,7 @@ async fn a_whole_life_from_a_manifest_to_a_tombstone_and_back() {
     let app = phase(&fleet, "shop", Phase::Running, 2).await;
     assert_eq!(reachable(&app, 2), ["shop.test"]);
     // What was answered is what is stored, for the whole fleet.
-    assert_eq!(fleet.one.app(&default(), &app.name).await.unwrap(), app);
+    assert_eq!(fleet.one.app(&default(), &app.name).await.unwrap().record, app);
 
     let again = deployed(&fleet, "shop", Some("shop.test"), 3).await;
     assert!(matches!(again.verdict.refusals[0], Refusal::NameTaken { .. }), "{again:?}");
@@ -85,7 +86,7 @@ async fn a_whole_life_from_a_manifest_to_a_tombstone_and_back() {
     // Both proxies look at the same moment; one of them notes it, and tells.
     let (one, other) = tokio::join!(fleet.one.keep_up(at(end)), fleet.other.keep_up(at(end)));
     assert_eq!([one.unwrap(), other.unwrap()].concat(), [expired]);
-    assert_eq!(fleet.one.app(&default(), &app.name).await.unwrap().phase, Phase::Expired);
+    assert_eq!(fleet.one.app(&default(), &app.name).await.unwrap().record.phase, Phase::Expired);
 
     // Another project must prove that the reserved domain is its own.
     let second = "second".parse().unwrap();
@@ -98,14 +99,14 @@ async fn a_whole_life_from_a_manifest_to_a_tombstone_and_back() {
     let mut application = application("shop", KIND, Some("shop.test"));
     application.manifest.cloud.expiration_date = None;
     let back = fleet.one.deploy(&application, false, at(end + 1)).await.unwrap();
-    assert_eq!(back.app.unwrap().hosts[0].host.to_string(), configuration);
+    assert_eq!(back.app.unwrap().record.hosts[0].host.to_string(), configuration);
 }
 
 #[tokio::test]
 async fn an_unpaid_project_is_reminded_and_suspended_once_in_a_fleet() {
     let fleet = fleet(2).await;
     deployed(&fleet, "a", None, 0).await.app.unwrap();
-    fleet.one.unpaid(&default(), at(0), at(0)).await.unwrap();
+    fleet.one.unpaid(&default(), at(0), (at(0), None)).await.unwrap();
     let mut events = Vec::new();
     for hours in (0..=8 * 24).step_by(6) {
         let (one, other) =
@@ -117,15 +118,15 @@ async fn an_unpaid_project_is_reminded_and_suspended_once_in_a_fleet() {
     let all = [remind(1), remind(2), remind(3), Event::Suspended { project: default() }];
     assert_eq!(events, all);
     let app = fleet.one.app(&default(), &"a".parse().unwrap()).await.unwrap();
-    assert_eq!(app.phase, Phase::Stopped);
+    assert_eq!(app.record.phase, Phase::Stopped);
     assert!(fleet.one.hardware(&default()).await.unwrap().is_empty());
     let refused = deployed(&fleet, "b", None, 200).await;
     assert!(matches!(refused.verdict.refusals[0], Refusal::Suspended { .. }), "{refused:?}");
     let suspended = StandingError::Suspended { since: suspended_at };
-    assert_eq!(fleet.one.paid(&default()).await, Err(Error::Standing(suspended)));
-    let book = fleet.one.book(&default(), &KIND.parse().unwrap(), 1).await;
+    assert_eq!(fleet.one.paid(&default(), None).await, Err(Error::Standing(suspended)));
+    let book = fleet.one.book(&default(), &KIND.parse().unwrap(), 1, None).await;
     assert_eq!(book, Err(Error::Standing(suspended)));
-    fleet.one.resume(&default(), at(200)).await.unwrap();
+    fleet.one.resume(&default(), (at(200), None)).await.unwrap();
     let refused = deployed(&fleet, "b", None, 200).await;
     assert!(matches!(refused.verdict.refusals[0], Refusal::NotBooked { .. }), "{refused:?}");
 }
@@ -133,11 +134,11 @@ async fn an_unpaid_project_is_reminded_and_suspended_once_in_a_fleet() {
 #[tokio::test]
 async fn a_paid_project_goes_on() {
     let fleet = fleet(1).await;
-    fleet.one.unpaid(&default(), at(0), at(0)).await.unwrap();
+    fleet.one.unpaid(&default(), at(0), (at(0), None)).await.unwrap();
     fleet.one.keep_up(at(100)).await.unwrap();
-    fleet.other.paid(&default()).await.unwrap();
+    fleet.other.paid(&default(), None).await.unwrap();
     assert_eq!(fleet.one.keep_up(at(1000)).await.unwrap(), []);
-    assert!(!fleet.one.project(&default()).await.unwrap().is_suspended());
+    assert!(!fleet.one.project(&default()).await.unwrap().record.is_suspended());
 }
 
 #[tokio::test]
@@ -148,14 +149,14 @@ async fn dropped_hardware_stops_its_apps_in_parts() {
     }
     let kind = KIND.parse().unwrap();
     let fewer = HardwareError::Fewer { kind: KIND.parse().unwrap(), booked: 70 };
-    let refused = fleet.one.drop_hardware(&default(), &kind, 71, at(80)).await;
+    let refused = fleet.one.drop_hardware(&default(), &kind, 71, (at(80), None)).await;
     assert_eq!(refused, Err(Error::Hardware(fewer)), "and nothing is dropped");
-    fleet.one.drop_hardware(&default(), &kind, 69, at(80)).await.unwrap();
+    fleet.one.drop_hardware(&default(), &kind, 69, (at(80), None)).await.unwrap();
     let apps = fleet.one.apps(Some(&default())).await.unwrap();
-    let active: Vec<_> = apps.iter().filter(|app| app.phase.is_active()).collect();
+    let active: Vec<_> = apps.iter().filter(|app| app.record.phase.is_active()).collect();
     assert_eq!(active.len(), 1);
-    assert_eq!(active[0].name.as_str(), "a0", "those who came last go first");
-    assert_eq!(fleet.one.hardware(&default()).await.unwrap()[0].booked, 1);
+    assert_eq!(active[0].record.name.as_str(), "a0", "those who came last go first");
+    assert_eq!(fleet.one.hardware(&default()).await.unwrap()[0].record.booked, 1);
 }
 
 #[tokio::test]
@@ -204,4 +205,47 @@ async fn a_domain_is_looked_at_again_and_a_resolver_that_is_down_changes_nothing
     for _ in 0..5 {
         assert_eq!(fleet.one.check_domains(at(2)).await.unwrap(), []);
     }
+}
+
+#[tokio::test]
+async fn a_write_is_done_only_to_what_whoever_asks_has_seen() {
+    let fleet = fleet(2).await;
+    let stale = |expected, now| Error::Stale { now, expected };
+    let kind = KIND.parse().unwrap();
+    let wish = |if_revision| Application { if_revision, ..application("a", KIND, None) };
+    let taken = fleet.one.deploy(&wish(Some(7)), false, at(0)).await.unwrap_err();
+    assert_eq!(taken, stale(7, 0));
+    let app = fleet.one.deploy(&wish(Some(0)), false, at(0)).await.unwrap().app.unwrap();
+    assert_eq!(fleet.other.app(&default(), &app.record.name).await.unwrap(), app);
+    let name = app.record.name.clone();
+    let advance = async |phase, expected| {
+        fleet.other.advance(&default(), &name, Some(phase), None, (at(1), Some(expected))).await
+    };
+    let next = advance(Phase::Initializing, app.revision).await.unwrap();
+    assert!(next.revision > app.revision);
+    // Whoever repeats it without an answer is told that it was done, or that somebody was faster.
+    let late = advance(Phase::Stopped, app.revision).await.unwrap_err();
+    assert_eq!(late, stale(app.revision, next.revision));
+    assert_eq!(advance(Phase::Initializing, next.revision).await.unwrap(), next, "no change");
+
+    let project = fleet.one.project(&default()).await.unwrap();
+    let known = project.revision;
+    let unpaid = fleet.one.unpaid(&default(), at(0), (at(0), Some(known))).await.unwrap();
+    let late = stale(known, unpaid.revision);
+    assert_eq!(fleet.one.paid(&default(), Some(known)).await, Err(late.clone()));
+    assert_eq!(fleet.one.suspend(&default(), (at(1), Some(known))).await, Err(late.clone()));
+    assert_eq!(fleet.one.app(&default(), &name).await.unwrap(), next, "nothing was swept");
+    let paid = fleet.one.paid(&default(), Some(unpaid.revision)).await.unwrap();
+    assert_eq!(fleet.one.project(&default()).await.unwrap(), paid);
+
+    let seats = fleet.one.hardware(&default()).await.unwrap()[0].revision;
+    let booked = fleet.one.book(&default(), &kind, 1, Some(seats - 1)).await;
+    assert_eq!(booked, Err(stale(seats - 1, seats)));
+    fleet.one.book(&default(), &kind, 97, Some(seats)).await.unwrap();
+    let late = fleet.one.drop_hardware(&default(), &kind, 40, (at(1), Some(seats))).await;
+    assert!(matches!(late, Err(Error::Stale { .. })), "{late:?}");
+    let seats = fleet.one.hardware(&default()).await.unwrap()[0].revision;
+    // In parts, of which the first one alone is on what was seen.
+    fleet.one.drop_hardware(&default(), &kind, 40, (at(1), Some(seats))).await.unwrap();
+    assert_eq!(fleet.one.hardware(&default()).await.unwrap()[0].record.booked, 59);
 }

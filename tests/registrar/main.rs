@@ -8,6 +8,8 @@
     reason = "in a test a panic is the verdict"
 )]
 
+mod claims;
 mod life;
+mod many;
 mod routed;
 mod support;

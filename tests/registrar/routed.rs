@@ -33,23 +33,23 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::support::{application, at, default, fleet_on};
 
-const PATIENCE: Duration = Duration::from_mins(1);
-const KIND: &str = "8g-eu-001";
-const PROXY: &str = "proxy.mse.cosmian.com";
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const KIND: &str = "8g-eu-001";
+pub(crate) const PROXY: &str = "proxy.mse.cosmian.com";
 
-fn store() -> (Shared, TempDir) {
+pub(crate) fn store() -> (Shared, TempDir) {
     let folder = TempDir::new().unwrap();
     (Arc::new(Embedded::open(&folder.path().join("store.redb")).unwrap()), folder)
 }
 
-fn follow(store: &Shared) -> Receiver<RouteSet> {
+pub(crate) fn follow(store: &Shared) -> Receiver<RouteSet> {
     let (sender, sets) = channel(16);
     tokio::spawn(Apps::new(Arc::clone(store)).run(sender));
     sets
 }
 
 /// What a client of a name is told at an instant.
-fn told(set: &RouteSet, name: &str, now: Timestamp) -> String {
+pub(crate) fn told(set: &RouteSet, name: &str, now: Timestamp) -> String {
     let (snapshot, conflicts) = Snapshot::after(&Snapshot::default(), &set.claims);
     assert!(conflicts.is_empty(), "{conflicts:?}");
     match snapshot.lookup(&name.parse().unwrap(), &Alpn::default(), now) {
@@ -82,7 +82,7 @@ async fn a_life_is_followed_from_its_configuration_name_to_its_tombstone_and_a_r
     fleet.dns.alias("shop.test", Some(PROXY));
     let name = "shop".parse().unwrap();
     let wish = application("shop", KIND, Some("shop.test"));
-    let app = fleet.one.deploy(&wish, false, at(0)).await.unwrap().app.unwrap();
+    let app = fleet.one.deploy(&wish, false, at(0)).await.unwrap().app.unwrap().record;
     let configuration = app.hosts[0].host.to_string();
     let proceed = async |phase| {
         fleet.other.proceed(&default(), &name, phase, None, at(1)).await.unwrap();
@@ -120,7 +120,7 @@ async fn a_suspended_project_and_an_unreadable_record_take_nothing_but_their_own
     let mut names = Vec::new();
     for name in ["one", "two"] {
         let wish = application(name, KIND, None);
-        let app = fleet.one.deploy(&wish, false, at(0)).await.unwrap().app.unwrap();
+        let app = fleet.one.deploy(&wish, false, at(0)).await.unwrap().app.unwrap().record;
         names.push(app.hosts[0].host.to_string());
         let name = name.parse().unwrap();
         fleet.one.proceed(&default(), &name, Phase::Initializing, None, at(0)).await.unwrap();
@@ -184,12 +184,12 @@ async fn an_operators_app_is_sealed_while_it_is_configured_and_ended_here_by_the
     assert!(refused.app.is_none(), "TLS is ended nowhere there: {:?}", refused.verdict);
     let zones: Zones = ["*.cosmian.dev".parse().unwrap()].into_iter().collect();
     let one = (*fleet.one).clone().within(zones.clone());
-    let app = one.deploy(&wish, false, at(0)).await.unwrap().app.unwrap();
+    let app = one.deploy(&wish, false, at(0)).await.unwrap().app.unwrap().record;
     let configuration = app.host(Role::Configuration).unwrap().to_string();
     let terminated = app.host(Role::Terminated).unwrap().to_string();
 
     let advance = async |phase, backend: Option<Endpoint>| {
-        one.advance(&default(), &name, phase, backend.as_ref(), at(1)).await
+        one.advance(&default(), &name, phase, backend.as_ref(), (at(1), None)).await
     };
     advance(Some(Phase::Initializing), Some(backend.clone())).await.unwrap();
     let set = until(&mut sets, &configuration, at(1), &address.to_string()).await;
@@ -225,7 +225,7 @@ async fn an_operators_app_is_sealed_while_it_is_configured_and_ended_here_by_the
     // Somewhere else, another key is seen; and nobody is believed where nobody answers.
     let (elsewhere, other) = enclave().await;
     let app = advance(None, Some(Endpoint::Ip(elsewhere))).await.unwrap();
-    assert_eq!(app.key.unwrap().to_string(), other);
+    assert_eq!(app.record.key.unwrap().to_string(), other);
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let unseen = advance(None, Some(Endpoint::Ip(free))).await.unwrap_err();
     assert!(matches!(unseen, Error::Unseen { .. }), "{unseen}");
@@ -233,7 +233,7 @@ async fn an_operators_app_is_sealed_while_it_is_configured_and_ended_here_by_the
     let running = Phase::Running;
     let app =
         one.proceed(&default(), &name, running, Some(&Endpoint::Ip(free)), at(1)).await.unwrap();
-    assert_eq!(app.key, None);
+    assert_eq!(app.record.key, None);
     let by_roots = BackendTls::Verified { trust: Trust::Platform, name: name_asked };
     loop {
         let set = timeout(PATIENCE, sets.recv()).await.unwrap().unwrap();

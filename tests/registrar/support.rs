@@ -130,7 +130,7 @@ pub(crate) async fn fleet_on(store: Shared, booked: u32) -> Fleet {
     let (one, other) = (registrar(), registrar());
     one.create_project(&default(), "t0k3n", at(0)).await.unwrap();
     if booked > 0 {
-        one.book(&default(), &"8g-eu-001".parse().unwrap(), booked).await.unwrap();
+        one.book(&default(), &"8g-eu-001".parse().unwrap(), booked, None).await.unwrap();
     }
     Fleet { one, other, dns }
 }
@@ -164,6 +164,7 @@ pub(crate) fn application(name: &str, hardware: &str, domain: Option<&str>) -> A
         operator_tls: false,
         backend: "10.0.0.1:443".parse().ok(),
         certificate,
+        if_revision: None,
         key: domain.map(|_| KeyFinding::Matches),
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use super::shown::{app_json, prose, title};
 use crate::cli::manifest::{Loaded, load};
 use crate::cli::progress::Progress;
-use crate::cli::remote::Remote;
+use crate::cli::remote::{Expected, Remote};
 use crate::cli::report::{complain, complain_all, print};
 use crate::cli::words::clean;
 use crate::cli::{Format, Status};
@@ -38,6 +38,8 @@ pub(in crate::cli) struct Arguments {
     /// Only judge.
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    expected: Expected,
 }
 
 pub(super) async fn run(arguments: &Arguments, remote: &Remote) -> Result<Status, Error> {
@@ -54,6 +56,7 @@ pub(super) async fn run(arguments: &Arguments, remote: &Remote) -> Result<Status
         operator_tls: arguments.operator_tls,
         backend: arguments.backend.as_ref().map(ToString::to_string).unwrap_or_default(),
         dry_run: arguments.dry_run,
+        if_revision: arguments.expected.if_revision,
     };
     let DeployResponse { app, warnings, deployed } = remote.client.deploy(request).await?;
     for warning in &warnings {

@@ -24,7 +24,7 @@ pub(super) enum Command {
     /// Say that an app has gone on in its life, or where it is.
     Phase(phase::Arguments),
     /// Stop an app: its routes go, its connections are cut.
-    Stop(Named),
+    Stop(phase::Stopping),
 }
 
 /// An app by its name.
@@ -43,6 +43,6 @@ pub(super) fn run(command: &Command, admin: &AdminArguments, voice: Voice) -> St
         Command::List(arguments) => list::run(arguments, remote).await,
         Command::Show(named) => phase::show(named, remote).await,
         Command::Phase(arguments) => phase::run(arguments, remote).await,
-        Command::Stop(named) => phase::stop(named, remote).await,
+        Command::Stop(stopping) => phase::stop(stopping, remote).await,
     })
 }

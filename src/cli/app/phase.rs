@@ -2,7 +2,7 @@
 
 use super::Named;
 use super::shown::{app_json, prose, title};
-use crate::cli::remote::Remote;
+use crate::cli::remote::{Expected, Remote};
 use crate::cli::report::print;
 use crate::cli::{Format, Status};
 use crate::clock::{Clock, SystemClock};
@@ -21,6 +21,17 @@ pub(in crate::cli) struct Arguments {
     /// Where it is, as a backend of a route.
     #[arg(long, value_name = "ADDR")]
     backend: Option<Endpoint>,
+    #[command(flatten)]
+    expected: Expected,
+}
+
+/// An app that is to end.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Stopping {
+    #[command(flatten)]
+    app: Named,
+    #[command(flatten)]
+    expected: Expected,
 }
 
 pub(super) async fn show(named: &Named, remote: &Remote) -> Result<Status, Error> {
@@ -33,21 +44,23 @@ pub(super) async fn show(named: &Named, remote: &Remote) -> Result<Status, Error
 pub(super) async fn run(arguments: &Arguments, remote: &Remote) -> Result<Status, Error> {
     let phase = arguments.phase.map(|phase| phase.to_string()).unwrap_or_default();
     let backend = arguments.backend.as_ref().map(ToString::to_string).unwrap_or_default();
-    advance(&arguments.app, phase, backend, remote).await
+    advance(&arguments.app, (phase, backend), arguments.expected, remote).await
 }
 
-pub(super) async fn stop(named: &Named, remote: &Remote) -> Result<Status, Error> {
-    advance(named, Phase::Stopped.to_string(), String::new(), remote).await
+pub(super) async fn stop(stopping: &Stopping, remote: &Remote) -> Result<Status, Error> {
+    let Stopping { app, expected } = stopping;
+    advance(app, (Phase::Stopped.to_string(), String::new()), *expected, remote).await
 }
 
 async fn advance(
     named: &Named,
-    phase: String,
-    backend: String,
+    (phase, backend): (String, String),
+    Expected { if_revision }: Expected,
     remote: &Remote,
 ) -> Result<Status, Error> {
     let (project, name) = (named.project.clone(), named.name.clone());
-    let app = remote.client.advance(AdvanceRequest { project, name, phase, backend }).await?;
+    let request = AdvanceRequest { project, name, phase, backend, if_revision };
+    let app = remote.client.advance(request).await?;
     tell(&app, remote);
     Ok(Status::Done)
 }

@@ -59,6 +59,7 @@ pub(super) fn app_json(app: &App) -> Value {
         "deployed_at": app.deployed_at,
         "ends_at": app.ends_at,
         "ended_at": text(&app.ended_at),
+        "revision": app.revision,
     })
 }
 

@@ -16,6 +16,7 @@ use crate::control::proto::app_service_server::AppService;
 use crate::control::{proto, status};
 use crate::registrar::{Application, Decision};
 use crate::registry::app::App;
+use crate::registry::record::Held;
 use crate::source::place::Place;
 
 /// What a manifest is called whose name was not told.
@@ -41,6 +42,7 @@ impl AppService for Apps {
             operator_tls: message.operator_tls,
             backend: given("backend", &message.backend)?,
             certificate: (!message.certificate.is_empty()).then(|| Chain::from_der(chain, false)),
+            if_revision: message.if_revision,
             key: given::<Finding>("key", &message.key)?.map(|finding| finding.0),
             manifest,
         };
@@ -50,9 +52,10 @@ impl AppService for Apps {
         let deployed = app.is_some();
         let app = app.or_else(|| {
             let terms = verdict.terms.as_ref()?;
-            Some(terms.app(&application.manifest, application.backend.clone(), now))
+            let record = terms.app(&application.manifest, application.backend.clone(), now);
+            Some(Held { record, revision: 0 })
         });
-        if let (Some(app), true) = (&app, deployed) {
+        if let (Some(Held { record: app, .. }), true) = (&app, deployed) {
             let (project, name, ends_at) = (&app.project, &app.name, &app.ends_at);
             info!(%by, %project, app = %name, %ends_at, "app deployed");
         }
@@ -82,11 +85,14 @@ impl AppService for Apps {
             Ok((apps, projects, registrar.domains(project.as_ref()).await?))
         };
         let (apps, projects, domains) = found.await.map_err(|error| refused(&error))?;
-        let projects: HashMap<_, _> = projects.iter().map(|one| (&one.name, one)).collect();
-        let domains: HashMap<_, _> = domains.iter().map(|one| (&one.host, one)).collect();
-        let apps = apps.iter().map(|app| {
+        let projects = projects.iter().map(|one| (&one.record.name, &one.record));
+        let projects: HashMap<_, _> = projects.collect();
+        let domains = domains.iter().map(|one| (&one.record.host, &one.record));
+        let domains: HashMap<_, _> = domains.collect();
+        let apps = apps.iter().map(|held| {
+            let app = &held.record;
             let domain = app.custom_domain().and_then(|host| domains.get(host).copied());
-            convert::app(app, projects.get(&app.project).copied(), domain, now)
+            convert::app(held, projects.get(&app.project).copied(), domain, now)
         });
         Ok(Response::new(proto::ListAppsResponse { apps: apps.collect() }))
     }
@@ -108,16 +114,18 @@ impl AppService for Apps {
         if phase.is_none() && backend.is_none() {
             return Err(Status::invalid_argument("give phase, backend or both"));
         }
-        let app = registrar.advance(&project, &name, phase, backend.as_ref(), now).await;
+        let asked = (now, message.if_revision);
+        let app = registrar.advance(&project, &name, phase, backend.as_ref(), asked).await;
         let app = app.map_err(|error| refused(&error))?;
-        info!(%by, %project, app = %name, phase = %app.phase_at(now), "app goes on");
+        info!(%by, %project, app = %name, phase = %app.record.phase_at(now), "app goes on");
         Ok(Response::new(self.told(&app, now).await?))
     }
 }
 
 impl Apps {
-    async fn told(&self, app: &App, now: Timestamp) -> Result<proto::App, Status> {
-        let around = self.registrar()?.around(app).await.map_err(|error| refused(&error))?;
+    async fn told(&self, app: &Held<App>, now: Timestamp) -> Result<proto::App, Status> {
+        let around =
+            self.registrar()?.around(&app.record).await.map_err(|error| refused(&error))?;
         Ok(convert::app(app, around.0.as_ref(), around.1.as_ref(), now))
     }
 }

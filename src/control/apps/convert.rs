@@ -12,6 +12,7 @@ use crate::registry::domain::{Claim, Domain};
 use crate::registry::hardware::Seats;
 use crate::registry::project::{Project, Standing};
 use crate::registry::reach::claimed;
+use crate::registry::record::Held;
 use crate::routing::route::Hold;
 
 /// The value of a field; what is wrong with it is told with the field's name.
@@ -33,11 +34,12 @@ fn text<T: Display>(value: Option<T>) -> String {
 
 /// An app as it stands; `project` and `domain` are what is stored of its project and its own domain.
 pub(super) fn app(
-    app: &App,
+    held: &Held<App>,
     project: Option<&Project>,
     domain: Option<&Domain>,
     now: Timestamp,
 ) -> proto::App {
+    let Held { record: app, revision } = held;
     let claims: Vec<_> = claimed(app, project, domain).collect();
     let hosts = app.hosts.iter().map(|host| {
         let claim = claims.iter().find(|claim| claim.host == host).filter(|_| now < app.ends_at);
@@ -64,10 +66,12 @@ pub(super) fn app(
         deployed_at: app.deployed_at.to_string(),
         ends_at: app.ends_at.to_string(),
         ended_at: text(app.ended_at),
+        revision: *revision,
     }
 }
 
-pub(super) fn project(project: &Project) -> proto::Project {
+pub(super) fn project(held: &Held<Project>) -> proto::Project {
+    let Held { record: project, revision } = held;
     let (standing, since, reminders, cause) = match project.standing {
         Standing::Good => ("good", None, 0, None),
         Standing::Unpaid { since, reminders } => ("unpaid", Some(since), reminders, None),
@@ -82,24 +86,28 @@ pub(super) fn project(project: &Project) -> proto::Project {
         reminders: reminders.into(),
         suspended_at: text(project.suspended_at()),
         cause: text(cause.map(crate::registry::project::Cause::word)),
+        revision: *revision,
     }
 }
 
-pub(super) fn hardware(seats: &Seats, now: Timestamp) -> proto::Hardware {
+pub(super) fn hardware(held: &Held<Seats>, now: Timestamp) -> proto::Hardware {
+    let Held { record: seats, revision } = held;
     proto::Hardware {
         project: seats.project.to_string(),
         kind: seats.kind.to_string(),
         booked: seats.booked,
         apps: seats.sitting(now).map(|(app, _)| app.to_string()).collect(),
+        revision: *revision,
     }
 }
 
-pub(super) fn domain(domain: &Domain, claim: Claim) -> proto::Domain {
+pub(super) fn domain(held: &Held<Domain>, claim: Claim) -> proto::Domain {
     let (claim, reserved_until) = match claim {
         Claim::Live => ("live", None),
         Claim::Reserved(until) => ("reserved", Some(until)),
         Claim::Free => ("free", None),
     };
+    let Held { record: domain, revision } = held;
     proto::Domain {
         domain: domain.host.to_string(),
         project: domain.project.to_string(),
@@ -109,5 +117,6 @@ pub(super) fn domain(domain: &Domain, claim: Claim) -> proto::Domain {
         reserved_until: text(reserved_until),
         gate: domain.gate.word().to_owned(),
         failures: domain.failures,
+        revision: *revision,
     }
 }

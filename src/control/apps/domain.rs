@@ -19,7 +19,8 @@ impl DomainService for Apps {
         let project = given("project", &request.get_ref().project)?;
         let domains = registrar.domains(project.as_ref()).await.map_err(|error| refused(&error))?;
         let now = self.clock.now();
-        let domains = domains.iter().map(|one| convert::domain(one, registrar.claim(one, now)));
+        let domains =
+            domains.iter().map(|one| convert::domain(one, registrar.claim(&one.record, now)));
         Ok(Response::new(proto::ListDomainsResponse { domains: domains.collect() }))
     }
 
@@ -27,7 +28,7 @@ impl DomainService for Apps {
         let registrar = self.registrar()?;
         let host: Pattern = field("domain", &request.get_ref().domain)?;
         let domain = registrar.domain(&host).await.map_err(|error| refused(&error))?;
-        let claim = registrar.claim(&domain, self.clock.now());
+        let claim = registrar.claim(&domain.record, self.clock.now());
         Ok(Response::new(convert::domain(&domain, claim)))
     }
 
@@ -37,9 +38,9 @@ impl DomainService for Apps {
         let host: Pattern = field("domain", &message.domain)?;
         let check = registrar.check_domain(&host, now).await.map_err(|error| refused(&error))?;
         if check.event.is_some() {
-            info!(%by, domain = %host, gate = check.domain.gate.word(), "the gate of a domain changed");
+            info!(%by, domain = %host, gate = check.domain.record.gate.word(), "the gate of a domain changed");
         }
-        let claim = registrar.claim(&check.domain, now);
+        let claim = registrar.claim(&check.domain.record, now);
         Ok(Response::new(proto::DomainCheck {
             domain: Some(convert::domain(&check.domain, claim)),
             seen: check.seen.word().to_owned(),

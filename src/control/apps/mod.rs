@@ -63,7 +63,7 @@ fn refused(error: &Error) -> Status {
             Code::FailedPrecondition,
             "; TLS is ended here, and goes on only to a known key: say it again once the app answers",
         ),
-        Error::Busy => (Code::Aborted, ""),
+        Error::Stale { .. } | Error::Busy => (Code::Aborted, ""),
     };
     status::told(code, &format!("{error}{remedy}"))
 }

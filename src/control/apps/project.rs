@@ -11,6 +11,7 @@ use crate::control::{proto, status};
 use crate::registry::hardware::Seats;
 use crate::registry::names::{HardwareName, ProjectName};
 use crate::registry::project::Project;
+use crate::registry::record::Held;
 use crate::source::instant;
 
 #[tonic::async_trait]
@@ -46,25 +47,28 @@ impl ProjectService for Apps {
             text => instant::from_text(text)
                 .map_err(|error| status::told(Code::InvalidArgument, &format!("since: {error}")))?,
         };
-        told(&by, "unpaid", registrar.unpaid(&name, since, now).await)
+        told(&by, "unpaid", registrar.unpaid(&name, since, (now, message.if_revision)).await)
     }
 
     async fn paid(&self, request: Request<proto::ProjectRequest>) -> Answer<proto::Project> {
         let registrar = self.registrar()?;
         let (message, by, _) = self.write(request)?;
-        told(&by, "paid", registrar.paid(&field("name", &message.name)?).await)
+        let name = field("name", &message.name)?;
+        told(&by, "paid", registrar.paid(&name, message.if_revision).await)
     }
 
     async fn suspend(&self, request: Request<proto::ProjectRequest>) -> Answer<proto::Project> {
         let registrar = self.registrar()?;
         let (message, by, now) = self.write(request)?;
-        told(&by, "suspended", registrar.suspend(&field("name", &message.name)?, now).await)
+        let name = field("name", &message.name)?;
+        told(&by, "suspended", registrar.suspend(&name, (now, message.if_revision)).await)
     }
 
     async fn resume(&self, request: Request<proto::ProjectRequest>) -> Answer<proto::Project> {
         let registrar = self.registrar()?;
         let (message, by, now) = self.write(request)?;
-        told(&by, "resumed", registrar.resume(&field("name", &message.name)?, now).await)
+        let name = field("name", &message.name)?;
+        told(&by, "resumed", registrar.resume(&name, (now, message.if_revision)).await)
     }
 }
 
@@ -72,10 +76,10 @@ impl ProjectService for Apps {
 fn told(
     by: &str,
     what: &str,
-    project: Result<Project, crate::registrar::Error>,
+    project: Result<Held<Project>, crate::registrar::Error>,
 ) -> Answer<proto::Project> {
     let project = project.map_err(|error| refused(&error))?;
-    info!(%by, project = %project.name, what, "project");
+    info!(%by, project = %project.record.name, what, "project");
     Ok(Response::new(convert::project(&project)))
 }
 
@@ -85,7 +89,7 @@ impl HardwareService for Apps {
         let registrar = self.registrar()?;
         let (message, by, _) = self.write(request)?;
         let (project, kind) = named(&message)?;
-        let booked = registrar.book(&project, &kind, message.count).await;
+        let booked = registrar.book(&project, &kind, message.count, message.if_revision).await;
         booked.map_err(|error| refused(&error))?;
         info!(%by, %project, %kind, count = message.count, "hardware booked");
         self.kind(&project, &kind).await
@@ -95,7 +99,8 @@ impl HardwareService for Apps {
         let registrar = self.registrar()?;
         let (message, by, now) = self.write(request)?;
         let (project, kind) = named(&message)?;
-        let dropped = registrar.drop_hardware(&project, &kind, message.count, now).await;
+        let asked = (now, message.if_revision);
+        let dropped = registrar.drop_hardware(&project, &kind, message.count, asked).await;
         dropped.map_err(|error| refused(&error))?;
         info!(%by, %project, %kind, count = message.count, "hardware dropped");
         self.kind(&project, &kind).await
@@ -115,28 +120,33 @@ impl HardwareService for Apps {
 
 impl Apps {
     /// All that a project has; the free kind first, which it has without any record of it.
-    async fn hardware_of(&self, project: &ProjectName) -> Result<Vec<Seats>, Status> {
+    async fn hardware_of(&self, project: &ProjectName) -> Result<Vec<Held<Seats>>, Status> {
         let registrar = self.registrar()?;
         let found = async {
             registrar.project(project).await?;
             registrar.hardware(project).await
         };
         let mut all = found.await.map_err(|error| refused(&error))?;
-        if !all.iter().any(|seats| seats.kind.is_free()) {
-            all.push(Seats::none(project.clone(), HardwareName::free()));
+        if !all.iter().any(|held| held.record.kind.is_free()) {
+            all.push(none(project, &HardwareName::free()));
         }
-        all.sort_by_key(|seats| (!seats.kind.is_free(), seats.kind.clone()));
+        all.sort_by_key(|held| (!held.record.kind.is_free(), held.record.kind.clone()));
         Ok(all)
     }
 
     async fn kind(&self, project: &ProjectName, kind: &HardwareName) -> Answer<proto::Hardware> {
         let all = self.hardware_of(project).await?;
-        let seats = all.into_iter().find(|seats| seats.kind == *kind);
-        let seats = seats.unwrap_or_else(|| Seats::none(project.clone(), kind.clone()));
+        let seats = all.into_iter().find(|held| held.record.kind == *kind);
+        let seats = seats.unwrap_or_else(|| none(project, kind));
         Ok(Response::new(convert::hardware(&seats, self.clock.now())))
     }
 }
 
 fn named(message: &proto::HardwareRequest) -> Result<(ProjectName, HardwareName), Status> {
     Ok((field("project", &message.project)?, field("kind", &message.kind)?))
+}
+
+/// What a project has of a kind of which nothing was ever booked or used.
+fn none(project: &ProjectName, kind: &HardwareName) -> Held<Seats> {
+    Held { record: Seats::none(project.clone(), kind.clone()), revision: 0 }
 }

@@ -151,6 +151,14 @@ impl Metrics {
         }
     }
 
+    /// Counts from 0 on what the registry may do by itself: a rate needs a first value.
+    pub fn expect(&self, events: &[&'static str]) {
+        let mut counts = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        for event in events {
+            counts.entry(event).or_default();
+        }
+    }
+
     /// Counts something that the registry did by itself.
     pub fn note(&self, event: &'static str) {
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);

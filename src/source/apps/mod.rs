@@ -6,7 +6,8 @@
 //! left out, with a fault that names its key. A store that does not answer, or that is suddenly
 //! empty, takes nothing away: the last good set stays, with a fault, and ends when it ends.
 
-use std::collections::BTreeMap;
+mod known;
+
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -14,20 +15,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use tracing::info;
 
-use crate::registry::app::{App, Phase};
-use crate::registry::domain::Domain;
-use crate::registry::project::Project;
-use crate::registry::record::{
-    APPS, DOMAINS, Held, PROJECTS, Record, Unreadable, domain_key, project_key,
-};
-use crate::registry::routed::routes;
-use crate::routing::claims::{Passage, Written};
+use crate::registry::app::App;
+use crate::registry::record::{APPS, DOMAINS, PROJECTS};
 use crate::source::fault::{Fault, FaultKind};
 use crate::source::place::Place;
 use crate::source::stored::{FIRST_PAUSE, LASTING, LONGEST_PAUSE};
 use crate::source::teller::{Closed, Teller};
 use crate::source::{RouteSet, Source};
 use crate::store::{self, Batch, Change, Entry, Revision};
+use known::Known;
 
 /// The name of this source.
 pub const NAME: &str = "apps";
@@ -46,63 +42,6 @@ pub struct Apps {
     initializing: watch::Sender<Arc<[App]>>,
 }
 
-/// What is known of a store, by its keys.
-#[derive(Debug, Default)]
-struct Known {
-    projects: BTreeMap<String, Project>,
-    apps: BTreeMap<String, App>,
-    domains: BTreeMap<String, Domain>,
-    faults: BTreeMap<String, FaultKind>,
-    revision: Revision,
-}
-
-impl Known {
-    fn is_empty(&self) -> bool {
-        self.projects.is_empty()
-            && self.apps.is_empty()
-            && self.domains.is_empty()
-            && self.faults.is_empty()
-    }
-
-    fn take(&mut self, Change { key, value }: Change, revision: Revision) {
-        self.revision = self.revision.max(revision);
-        self.faults.remove(&key);
-        let put = if key.starts_with(PROJECTS) {
-            put(&mut self.projects, &key, value)
-        } else if key.starts_with(APPS) {
-            put(&mut self.apps, &key, value)
-        } else {
-            put(&mut self.domains, &key, value)
-        };
-        if let Err(Unreadable { key, why }) = put {
-            self.faults.insert(key, FaultKind::Record(why));
-        }
-    }
-
-    fn passage(&self) -> Passage {
-        let routes = self.apps.values().flat_map(|app| {
-            let project = self.projects.get(&project_key(&app.project));
-            let domain = app.custom_domain().and_then(|host| self.domains.get(&domain_key(host)));
-            routes(app, project, domain)
-        });
-        let written = routes.map(|route| Written { route, line: 0, column: 0 });
-        Passage::new(&NAME.into(), 0, written.collect())
-    }
-}
-
-fn put<T: Record>(
-    all: &mut BTreeMap<String, T>,
-    key: &str,
-    value: Option<Vec<u8>>,
-) -> Result<(), Unreadable> {
-    all.remove(key);
-    if let Some(value) = value {
-        let entry = Entry { key: key.to_owned(), value, revision: 0 };
-        all.insert(entry.key.clone(), Held::read(&entry)?.record);
-    }
-    Ok(())
-}
-
 impl Apps {
     /// Follows a store.
     #[must_use]
@@ -119,9 +58,7 @@ impl Apps {
 
     /// Says which apps initialize.
     fn note(&self) {
-        let apps = self.known.apps.values();
-        let wanted = apps.filter(|app| app.phase == Phase::Initializing && app.backend.is_some());
-        let now: Arc<[App]> = wanted.cloned().collect();
+        let now = self.known.initializing();
         self.initializing.send_if_modified(|known| {
             let is_new = *known != now;
             *known = now;
@@ -131,7 +68,7 @@ impl Apps {
 
     /// Reads all; gives from where each part is to be watched.
     async fn load(&mut self) -> Result<[Revision; 3], FaultKind> {
-        let kept = self.known.apps.len();
+        let kept = self.known.apps();
         let (mut known, mut revisions) = (Known::default(), [0; 3]);
         for (prefix, revision) in WATCHED.into_iter().zip(&mut revisions) {
             let range = self.store.range(prefix).await;
@@ -158,17 +95,18 @@ impl Apps {
     }
 
     /// What is wanted now.
-    fn set(&self) -> RouteSet {
+    fn set(&mut self) -> RouteSet {
         let at = |source: String, kind: &FaultKind| Fault {
             place: Place::of_source(&source.into()),
             kind: kind.clone(),
         };
+        let claims = self.known.claims();
         let faults = self.known.faults.iter();
         let single = faults.take(MAX_FAULTS).map(|(key, kind)| at(format!("store {key}"), kind));
         let whole = self.trouble.iter().map(|kind| at(NAME.to_owned(), kind));
         RouteSet {
             source: NAME.into(),
-            claims: [self.known.passage()].into_iter().collect(),
+            claims,
             faults: whole.chain(single).collect(),
             left_out: self.known.faults.len(),
             revision: Some(self.known.revision),
