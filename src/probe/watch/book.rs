@@ -51,8 +51,11 @@ struct Page {
     /// Of its backends, in their order.
     glimpses: Box<[Option<Glimpse>]>,
     due: Instant,
-    /// Looks in a row that left some of its backends unseen.
+    /// How many of its backends are being looked at.
+    looks: usize,
+    /// Rounds of looks in a row that left some of its backends unseen, this one included.
     failures: u8,
+    has_failed: bool,
 }
 
 /// Words that have not gone to the table.
@@ -177,7 +180,14 @@ impl Book {
         }
         let due = now + self.first(route);
         let glimpses = route.backends.iter().map(|_| None).collect();
-        let page = Page { route: Arc::clone(route), glimpses, due, failures: 0 };
+        let page = Page {
+            route: Arc::clone(route),
+            glimpses,
+            due,
+            looks: 0,
+            failures: 0,
+            has_failed: false,
+        };
         self.due.of(Class::of(route)).insert((due, Arc::clone(&route.id)));
         self.pages.insert(Arc::clone(&route.id), page);
     }
@@ -243,7 +253,7 @@ impl Book {
             let route = Arc::clone(&page.route);
             let every = self.every(&route).unwrap_or(LONGEST);
             let pause = if !may_be_looked_at(&route, wall) {
-                ASKED_AGAIN.min(every)
+                ASKED_AGAIN.min(every).min(until_start(&route, wall))
             } else if route.backends.iter().any(|backend| self.busy.contains(backend)) {
                 match class {
                     Class::Pinned => BUSY_BRIEFLY,
@@ -251,7 +261,10 @@ impl Book {
                 }
             } else {
                 self.busy.extend(route.backends.iter().cloned());
-                // Until it has been looked at; the result sets it anew.
+                if let Some(page) = self.pages.get_mut(&id) {
+                    (page.looks, page.has_failed) = (route.backends.len(), false);
+                }
+                // The last result sets it anew.
                 return Some(route);
             };
             self.put_off(&id, now + pause);
@@ -267,59 +280,74 @@ impl Book {
         }
     }
 
-    /// Takes in what a look at a route has shown.
+    /// Takes in what a look at one backend of a route has shown.
     pub(super) fn learn(
         &mut self,
-        looked_at: &Arc<Route>,
-        shown: Vec<Result<Chain, Unseen>>,
+        (looked_at, place): (&Arc<Route>, usize),
+        shown: Result<Chain, Unseen>,
         now: Instant,
         wall: Timestamp,
         tell: &impl Fn(&News<'_>),
     ) {
-        for backend in &looked_at.backends {
-            self.busy.remove(backend);
-        }
-        let id = Arc::clone(&looked_at.id);
+        let Some(backend) = looked_at.backends.get(place) else { return };
+        self.busy.remove(backend);
+        let id = &looked_at.id;
         // What has changed meanwhile is looked at by itself.
-        let Some(page) = self.pages.get(&id).filter(|page| is_same(&page.route, looked_at)) else {
+        let Some(page) = self.pages.get_mut(id).filter(|page| is_same(&page.route, looked_at))
+        else {
             return;
         };
+        page.looks = page.looks.saturating_sub(1);
+        page.has_failed |= shown.is_err();
         let route = Arc::clone(&page.route);
-        let mut glimpses = page.glimpses.clone();
-        let failures = shown.iter().filter(|seen| seen.is_err()).count();
-        for ((place, glimpse), seen) in glimpses.iter_mut().enumerate().zip(shown) {
-            let Some(backend) = route.backends.get(place) else { continue };
-            match seen {
-                Ok(chain) => {
-                    let sharer = self.leaves.sharer(&route, Leaf::of(&chain));
-                    let verdict = Verdict::of(&route, &chain, glimpse.as_ref(), sharer, wall);
-                    let news: Vec<_> = verdict.news(glimpse.as_ref()).cloned().collect();
-                    for notice in &news {
-                        tell(&News { route: &route, backend, notice });
-                    }
-                    *glimpse = Some(verdict.glimpse);
-                    self.sightings.looked(
-                        (Arc::clone(&id), place),
-                        backend,
-                        &news,
-                        verdict.notices,
-                    );
-                }
-                Err(_) => self.sightings.failed(),
-            }
+        match shown {
+            Ok(chain) => self.see(&route, place, &chain, wall, tell),
+            Err(_) => self.sightings.failed(),
         }
-        self.turn(&route, &glimpses);
-        let every = self.every(&route).unwrap_or(LONGEST);
-        let chance = self.random(&id);
-        let Some(page) = self.pages.get_mut(&id) else { return };
-        page.failures = if failures == 0 { 0 } else { page.failures.saturating_add(1) };
-        let is_waited_for = route.pin().is_some() && glimpses.iter().any(Option::is_none);
-        let pause = FIRST_PAUSE.saturating_mul(1 << page.failures.min(16));
-        page.glimpses = glimpses;
+        self.rest(&route, now);
+    }
+
+    /// Takes in what a backend shows.
+    fn see(
+        &mut self,
+        route: &Arc<Route>,
+        place: usize,
+        chain: &Chain,
+        wall: Timestamp,
+        tell: &impl Fn(&News<'_>),
+    ) {
+        let (Some(page), Some(backend)) = (self.pages.get(&route.id), route.backends.get(place))
+        else {
+            return;
+        };
+        let mut glimpses = page.glimpses.clone();
+        let Some(glimpse) = glimpses.get_mut(place) else { return };
+        let sharer = self.leaves.sharer(route, Leaf::of(chain));
+        let verdict = Verdict::of(route, chain, glimpse.as_ref(), sharer, wall);
+        let news: Vec<_> = verdict.news(glimpse.as_ref()).cloned().collect();
+        for notice in &news {
+            tell(&News { route, backend, notice });
+        }
+        *glimpse = Some(verdict.glimpse);
+        self.sightings.looked((Arc::clone(&route.id), place), backend, &news, verdict.notices);
+        self.turn(route, &glimpses);
+        if let Some(page) = self.pages.get_mut(&route.id) {
+            page.glimpses = glimpses;
+        }
+    }
+
+    /// Sets the next look at a route, once all of its backends were looked at.
+    fn rest(&mut self, route: &Arc<Route>, now: Instant) {
+        let every = self.every(route).unwrap_or(LONGEST);
         // Never quite regular, so that routes that came together drift apart.
-        let pause =
-            if is_waited_for { pause.min(every) } else { every.mul_f64(0.9 + 0.2 * chance) };
-        self.put_off(&id, now + pause);
+        let regular = every.mul_f64(0.9 + 0.2 * self.random(&route.id));
+        let Some(page) = self.pages.get_mut(&route.id).filter(|page| page.looks == 0) else {
+            return;
+        };
+        page.failures = if page.has_failed { page.failures.saturating_add(1) } else { 0 };
+        let is_waited_for = route.pin().is_some() && page.glimpses.iter().any(Option::is_none);
+        let soon = FIRST_PAUSE.saturating_mul(1 << page.failures.min(16));
+        self.put_off(&route.id, now + if is_waited_for { soon.min(every) } else { regular });
     }
 
     /// Draws from what was seen of a route before, and is seen now, what has changed.
@@ -364,6 +392,13 @@ impl Book {
 /// What is said of a route, if anything is.
 fn said(route: &Route, glimpses: &[Option<Glimpse>]) -> Option<Seen> {
     Some(seen(route, glimpses)).filter(|seen| route.heeds(seen))
+}
+
+/// How long it is until a route begins; for ever, if it has begun.
+fn until_start(route: &Route, wall: Timestamp) -> Duration {
+    let start = route.lifetime().not_before.filter(|start| *start > wall);
+    let left = start.and_then(|start| Duration::try_from(start.duration_since(wall)).ok());
+    left.unwrap_or(LONGEST)
 }
 
 /// What is odd about any backend of a route.
@@ -450,10 +485,27 @@ mod tests {
         let later = now + Duration::from_secs(1);
         assert!(looked_at(&mut book, later).is_empty());
         let of_one = first.iter().find(|route| *route.id != *"c.test").unwrap();
-        book.learn(of_one, vec![Err(Unseen::Silent)], later, Timestamp::UNIX_EPOCH, &|_| ());
-        let next = looked_at(&mut book, later + BUSY_BRIEFLY);
+        book.learn((of_one, 0), Err(Unseen::Silent), later, Timestamp::UNIX_EPOCH, &|_| ());
+        let later = later + BUSY_BRIEFLY;
+        let next = looked_at(&mut book, later);
         assert_eq!(next.len(), 1);
         assert!(*next[0].id != *of_one.id && *next[0].id != *"c.test");
+        // One of which clients wait for the first sight is looked at again soon, and later and later.
+        book.learn((&next[0], 0), Err(Unseen::Silent), later, Timestamp::UNIX_EPOCH, &|_| ());
+        assert_eq!(looked_at(&mut book, later + FIRST_PAUSE).len(), 0);
+        assert_eq!(looked_at(&mut book, later + FIRST_PAUSE * 2).len(), 1);
+    }
+
+    #[test]
+    fn a_route_is_looked_at_when_it_begins() {
+        let (mut book, now) = (book(), Instant::now());
+        let more = pin() + "\nnot_before = 1970-01-01T00:00:30Z";
+        book.adopt(&table(&[("a.test", 1, &more)]), now);
+        assert!(looked_at(&mut book, now).is_empty());
+        let start = now + Duration::from_secs(30);
+        assert_eq!(book.next_due(Class::Pinned), Some(start));
+        let wall = Timestamp::from_second(30).unwrap();
+        assert!(book.next(Class::Pinned, start, wall).is_some());
     }
 
     #[test]
@@ -463,7 +515,7 @@ mod tests {
         let text = |more: &str, port| table(&[("a.test", port, more), ("b.test", 9, "")]);
         let look = |book: &mut Book, chain: &Chain| {
             let route = Arc::clone(&book.pages["a.test"].route);
-            book.learn(&route, vec![Ok(chain.clone())], now, wall, &|_| ());
+            book.learn((&route, 0), Ok(chain.clone()), now, wall, &|_| ());
         };
         book.adopt(&text("", 1), now);
         let chain = chain("a.test");
@@ -497,7 +549,7 @@ mod tests {
         let route = looked_at(&mut book, now).remove(0);
         book.adopt(&table(&[("a.test", 2, &pin())]), now);
         let chain = chain("a.test");
-        book.learn(&route, vec![Ok(chain)], now, Timestamp::UNIX_EPOCH, &|_| ());
+        book.learn((&route, 0), Ok(chain), now, Timestamp::UNIX_EPOCH, &|_| ());
         assert_eq!(book.pages["a.test"].glimpses[0], None);
         assert_eq!((looked_at(&mut book, now).len(), book.busy.len()), (1, 1));
     }

@@ -113,10 +113,11 @@ pub struct Watch<R> {
     sightings: Sightings,
 }
 
-/// What one look at all the backends of a route has shown.
+/// What one look at a backend of a route has shown.
 struct Looked {
     route: Arc<Route>,
-    shown: Vec<Result<Chain, Unseen>>,
+    place: usize,
+    shown: Result<Chain, Unseen>,
 }
 
 impl<R: Resolve + Clone> Watch<R> {
@@ -159,8 +160,11 @@ impl<R: Resolve + Clone> Watch<R> {
                 while *running < most
                     && let Some(route) = book.next(class, Instant::now(), self.clock.now())
                 {
-                    *running += 1;
-                    looks.spawn(look(route, onlooker.clone(), self.resolver.clone()));
+                    for place in 0..route.backends.len() {
+                        *running += 1;
+                        let (onlooker, resolver) = (onlooker.clone(), self.resolver.clone());
+                        looks.spawn(look(Arc::clone(&route), place, onlooker, resolver));
+                    }
                 }
                 let due = book.next_due(class).filter(|_| *running < most);
                 next = next.into_iter().chain(due).min();
@@ -174,7 +178,7 @@ impl<R: Resolve + Clone> Watch<R> {
                     book.adopt(&self.table.current().snapshot, Instant::now());
                 }
                 Some(looked) = looks.join_next() => {
-                    let Looked { route, shown } = match looked {
+                    let Looked { route, place, shown } = match looked {
                         Ok(looked) => looked,
                         Err(error) => return error!(%error, "certificates are watched no more"),
                     };
@@ -182,7 +186,7 @@ impl<R: Resolve + Clone> Watch<R> {
                     of_class
                         .filter(|(class, _)| *class == Class::of(&route))
                         .for_each(|(_, running)| *running -= 1);
-                    book.learn(&route, shown, Instant::now(), self.clock.now(), &tell);
+                    book.learn((&route, place), shown, Instant::now(), self.clock.now(), &tell);
                 }
                 () = sleep_until(until) => {}
             }
@@ -199,19 +203,21 @@ impl<R: Resolve + Clone> Watch<R> {
     }
 }
 
-/// Looks at the backends of a route, one after the other.
-async fn look(route: Arc<Route>, onlooker: Onlooker, resolver: impl Resolve) -> Looked {
-    let mut shown = Vec::new();
-    let name = name_of(&route);
-    for backend in &route.backends {
-        let seen = match &name {
-            Some(name) => onlooker.look_offering(route.alpn(), backend, name, &resolver).await,
-            None => Err(Unseen::NoPath),
-        };
-        if let Err(why) = &seen {
-            debug!(route = %route.id, %backend, %why, "a backend shows no certificate");
+/// Looks at one backend of a route.
+async fn look(
+    route: Arc<Route>,
+    place: usize,
+    onlooker: Onlooker,
+    resolver: impl Resolve,
+) -> Looked {
+    let shown = match (name_of(&route), route.backends.get(place)) {
+        (Some(name), Some(backend)) => {
+            onlooker.look_offering(route.alpn(), backend, &name, &resolver).await
         }
-        shown.push(seen);
+        _ => Err(Unseen::NoPath),
+    };
+    if let Err(why) = &shown {
+        debug!(route = %route.id, place, %why, "a backend shows no certificate");
     }
-    Looked { route, shown }
+    Looked { route, place, shown }
 }
