@@ -44,7 +44,7 @@ pub(in crate::cli) struct Arguments {
 
 pub(super) async fn run(arguments: &Arguments, remote: &Remote) -> Result<Status, Error> {
     let loaded = load(&arguments.path, SystemClock.now());
-    let Loaded { text, certificate, key } = match loaded {
+    let Loaded { text, certificate, key, warnings: seen } = match loaded {
         Ok(loaded) => loaded,
         Err(findings) => return Ok(complain_all(&findings, remote.voice.complaints)),
     };
@@ -59,6 +59,7 @@ pub(super) async fn run(arguments: &Arguments, remote: &Remote) -> Result<Status
         if_revision: arguments.expected.if_revision,
     };
     let DeployResponse { app, warnings, deployed } = remote.client.deploy(request).await?;
+    let warnings = [seen, warnings].concat();
     for warning in &warnings {
         let style = remote.voice.complaints;
         complain(&format!("{}: {}\n", style.warning("warning"), clean(warning)));
