@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::enclaves::{Authority, Enclave, KIND, wish};
 use crate::named::Named;
-use crate::route_support::Controlled;
+use crate::route_support::{Controlled, on_terminal, plain};
 use crate::support::{text, until};
 
 /// A folder with what the explained manifest names, and that manifest with changes.
@@ -160,6 +160,33 @@ fn whoever_waits_is_told_each_phase_and_how_it_went() {
 }
 
 #[test]
+fn whoever_waits_at_a_terminal_sees_in_which_phase_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let proxy = Controlled::storing("");
+    proxy.told(&["project", "create", "default"]);
+    proxy.told(&["hardware", "book", KIND]);
+    let (certificate, key) = Authority::new().issue(folder.path(), "own.test");
+    let enclave = Enclave::serve(&certificate, &key);
+    let path = wish(folder.path(), "shop", "/204", "");
+    let backend = enclave.address.to_string();
+    let deploy = ["app", "deploy", "--wait", "--path", &path, "--backend", &backend];
+    let command = proxy.command(&deploy);
+    let (shown, status) = thread::scope(|scope| {
+        let waiting = scope.spawn(|| on_terminal(&command, 100, ""));
+        until("it is deployed", || proxy.run(&["app", "show", "shop"]).status.success());
+        proxy.told(&["app", "phase", "shop", "initializing"]);
+        waiting.join().unwrap()
+    });
+    let shown = plain(&shown);
+    assert_eq!(status, 0, "{shown}");
+    for words in
+        ["it is spawning and waited for, ", "default/shop is running", "is deployed (running)"]
+    {
+        assert!(shown.contains(words), "`{words}` is missing: {shown}");
+    }
+}
+
+#[test]
 fn dropped_hardware_is_left_at_once_and_a_suspended_project_loses_all() {
     let folder = tempfile::tempdir().unwrap();
     let proxy = Controlled::storing("");
@@ -254,8 +281,9 @@ fn the_owners_private_key_never_leaves_the_owner() {
     let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).unwrap();
     let der = der.secret_der();
     // The secret itself, as 32 bytes of an ECPrivateKey (RFC 5915).
-    let head = [0x02, 0x01, 0x01, 0x04, 0x20];
-    let start = der.windows(head.len()).position(|window| window == head).unwrap() + head.len();
+    let prefix = [0x02, 0x01, 0x01, 0x04, 0x20];
+    let start =
+        der.windows(prefix.len()).position(|window| window == prefix).unwrap() + prefix.len();
     let secret = &der[start..start + 32];
     assert!(!holds(secret) && !holds(pem.lines().nth(1).unwrap().as_bytes()));
     let stored = fs::read(proxy.path("routes.redb")).unwrap();
