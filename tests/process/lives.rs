@@ -249,3 +249,34 @@ fn an_app_that_breaks_while_it_is_configured_is_over_and_each_phase_is_explained
     assert!(words.contains("expired_name") && words.contains("default/shop"), "{words}");
     assert_eq!(proxy.json(&["hardware", "list"])["hardware"][1]["free"], 1, "its seat is free");
 }
+
+#[test]
+fn who_takes_an_apps_place_with_another_certificate_does_not_make_it_run() {
+    let proxy = Controlled::storing("");
+    let folder = tempfile::tempdir().unwrap();
+    proxy.told(&["project", "create", "default"]);
+    proxy.told(&["hardware", "book", KIND]);
+    let path = wish(folder.path(), "shop", "/204", "");
+    let (certificate, key) = Authority::new().issue(folder.path(), "own.test");
+    let enclave = Enclave::start(&[&certificate, &key, "0", "marked", "telling"]);
+    let backend = enclave.address.to_string();
+    proxy.told(&["app", "deploy", "--path", &path, "--backend", &backend]);
+    proxy.told(&["app", "phase", "shop", "initializing"]);
+    // It was looked at, and asked.
+    for _ in 0..2 {
+        enclave.told.recv_timeout(PATIENCE).unwrap();
+    }
+    let port = enclave.address.port().to_string();
+    drop(enclave);
+
+    let strangers = tempfile::tempdir().unwrap();
+    let (other, other_key) = Authority::new().issue(strangers.path(), "own.test");
+    let stranger = Enclave::start(&[&other, &other_key, &port, "telling"]);
+    for _ in 0..2 {
+        stranger.told.recv_timeout(PATIENCE).unwrap();
+    }
+    assert_eq!(proxy.json(&["app", "show", "shop"])["phase"], "initializing");
+    drop(stranger);
+    let _running = Enclave::start(&[&certificate, &key, &port]);
+    until("it is found to run", || proxy.json(&["app", "show", "shop"])["phase"] == "running");
+}
