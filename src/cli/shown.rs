@@ -39,6 +39,11 @@ pub(super) fn instant(text: &str) -> Option<Timestamp> {
     text.parse().ok()
 }
 
+/// An instant to the second, and how far that is.
+pub(super) fn moment(at: &str, now: Timestamp) -> String {
+    instant(at).map_or_else(|| at.to_owned(), |at| format!("{at:.0}, {}", remaining(now, at)))
+}
+
 /// An instant to the millisecond, always as long.
 pub(super) fn short(at: &str) -> String {
     instant(at).map_or_else(|| clean(at), |at| format!("{at:.3}"))
