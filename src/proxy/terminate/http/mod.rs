@@ -13,6 +13,7 @@ pub(super) mod desk;
 pub(super) mod exchange;
 pub(super) mod framing;
 pub(super) mod gate;
+mod gather;
 pub(super) mod headers;
 pub(super) mod line;
 pub(super) mod page;
