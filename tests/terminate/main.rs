@@ -22,4 +22,5 @@ mod streams;
 mod support;
 mod tcp;
 mod tickets;
+mod together;
 mod zones;

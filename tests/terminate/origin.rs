@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -15,6 +15,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ServerConfig;
+use tokio::sync::Barrier;
 use tokio_rustls::TlsAcceptor;
 
 /// A backend that runs until the test ends.
@@ -66,6 +67,10 @@ impl Origin {
         self.connections.load(Ordering::SeqCst)
     }
 }
+
+/// So many requests for `/together` are answered at once.
+pub(crate) const CHORUS: usize = 12;
+static TOGETHER: LazyLock<Barrier> = LazyLock::new(|| Barrier::new(CHORUS));
 
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
@@ -119,6 +124,10 @@ async fn answer(mut request: Request<Incoming>) -> Result<Answer, hyper::Error> 
                 left -= now;
             }
             Response::new(BodyExt::boxed(StreamBody::new(tokio_stream::iter(frames))))
+        }
+        ["together"] => {
+            TOGETHER.wait().await;
+            page(Bytes::from(vec![b'x'; 1 << 10]))
         }
         ["status", status] => Response::builder().status(*status).body(full(Bytes::new())).unwrap(),
         _ => {

@@ -144,6 +144,7 @@ mod tests {
     use super::*;
     use std::future::poll_fn;
     use std::io::IoSlice;
+    use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter, duplex};
 
     #[tokio::test]
@@ -188,7 +189,8 @@ mod tests {
             };
             let mut seen = vec![0; size];
             let read = async { far.read_exact(&mut seen).await.unwrap() };
-            tokio::join!(write, read);
+            let both = async { tokio::join!(write, read) };
+            tokio::time::timeout(Duration::from_secs(30), both).await.unwrap();
             assert_eq!(seen, bytes);
         }
     }
