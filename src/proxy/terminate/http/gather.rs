@@ -181,7 +181,7 @@ mod tests {
         for size in [100, MOST - 1, MOST, MOST + 1, 5 * MOST + 7] {
             let (near, mut far) = duplex(1000);
             let (mut stream, kept) = Gather::new(BufWriter::with_capacity(4 * MOST, near));
-            let bytes: Vec<u8> = (0..size).map(|place| (place % 251) as u8).collect();
+            let bytes: Vec<u8> = b"gathered ".iter().copied().cycle().take(size).collect();
             let write = async {
                 stream.write_all(&bytes).await.unwrap();
                 assert!(stream.0.borrow().bytes.len() <= MOST);
