@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
@@ -47,10 +48,10 @@ const MAX_ATTEMPTS: usize = 4;
 /// Which inode a directory was: device and number.
 type Identity = (u64, u64);
 
-/// Watches the directories of one path. Blocking.
+/// Watches the directories of some paths. Blocking.
 #[derive(Debug)]
 pub struct Watch {
-    path: PathBuf,
+    paths: Vec<PathBuf>,
     watcher: Option<INotifyWatcher>,
     stir: Stir,
     /// What is watched, and which directory stood there when it was armed.
@@ -72,11 +73,12 @@ struct State {
 }
 
 impl Watch {
-    /// Watches a path, once it is armed.
+    /// Watches these paths, once it is armed.
     #[must_use]
-    pub fn new(path: &Path, stir: &Stir) -> Self {
+    pub fn new(paths: impl IntoIterator<Item = PathBuf>, stir: &Stir) -> Self {
+        let whole = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
         Self {
-            path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+            paths: paths.into_iter().map(whole).collect(),
             watcher: None,
             stir: stir.clone(),
             armed: BTreeMap::new(),
@@ -91,9 +93,9 @@ impl Watch {
         let outcome = self.try_arm();
         let was_blind = std::mem::replace(&mut self.is_blind, outcome.is_err());
         match outcome {
-            Ok(()) if was_blind => info!(path = %self.path.display(), "can be watched again"),
+            Ok(()) if was_blind => info!(path = %Shown(&self.paths), "can be watched again"),
             Err(error) if !was_blind => {
-                let path = self.path.display();
+                let path = Shown(&self.paths);
                 warn!(%path, %error, "cannot be watched: it is looked at every second instead");
             }
             Ok(()) | Err(_) => {}
@@ -102,11 +104,11 @@ impl Watch {
     }
 
     fn try_arm(&mut self) -> notify::Result<()> {
-        let mut wanted = Way::of(&self.path);
+        let mut wanted = Way::of_all(&self.paths);
         for _ in 0..MAX_ATTEMPTS {
             self.arm_these(&wanted.directories)?;
             // A link may have been turned before its directory was watched.
-            let now = Way::of(&self.path);
+            let now = Way::of_all(&self.paths);
             if now == wanted {
                 let is_all = now.directories.len() < MAX_WATCHED;
                 *self.stir.0.turns.lock().unwrap_or_else(PoisonError::into_inner) = now.turns;
@@ -143,6 +145,18 @@ impl Watch {
                 Err(error) if matches!(error.kind, ErrorKind::PathNotFound) => {}
                 Err(error) => return Err(error),
             }
+        }
+        Ok(())
+    }
+}
+
+/// Paths, in a line.
+struct Shown<'a>(&'a [PathBuf]);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, path) in self.0.iter().enumerate() {
+            write!(f, "{}{}", if place > 0 { ", " } else { "" }, path.display())?;
         }
         Ok(())
     }
@@ -209,6 +223,20 @@ struct Way {
 }
 
 impl Way {
+    /// The ways of all paths. What several files say together is never whole by one of them.
+    fn of_all(paths: &[PathBuf]) -> Self {
+        if let [path] = paths {
+            return Self::of(path);
+        }
+        let mut all = Self::default();
+        for (directory, identity) in paths.iter().flat_map(|path| Self::of(path).directories) {
+            if all.directories.len() < MAX_WATCHED {
+                all.directories.insert(directory, identity);
+            }
+        }
+        all
+    }
+
     fn of(path: &Path) -> Self {
         let mut way = Self::default();
         let end = way.follow(path);
@@ -320,7 +348,7 @@ mod tests {
     /// Whether a stir that was told these events lets its listener look at once.
     async fn is_at_once(path: &Path, events: &[(EventKind, &Path)]) -> bool {
         let stir = Stir::default();
-        let mut watch = Watch::new(path, &stir);
+        let mut watch = Watch::new([path.to_owned()], &stir);
         watch.arm();
         // Only what is told below counts.
         watch.watcher = None;
