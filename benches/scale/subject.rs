@@ -76,7 +76,9 @@ impl Subject {
     /// Whether it says that it is ready.
     pub(crate) fn is_ready(&self) -> bool {
         let mut stream = TcpStream::connect(self.admin).unwrap();
-        stream.write_all(b"GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        stream
+            .write_all(b"GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer.starts_with("HTTP/1.1 200")

@@ -4,22 +4,14 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::daemon::{route, until};
-use crate::support::{Authority, Leaf, Scene, connect, echo, shown};
+use crate::support::{Authority, Leaf, Scene, TCP, connect, echo, is_shown, shown};
 
-const TCP: &str = "protocol = \"tcp\"";
-
-/// A scene with one route for all names below `apps.test`.
 fn serving(install: impl FnOnce(&Scene)) -> Scene {
     let mut scene = Scene::new();
     install(&scene);
-    let back = echo(scene.platform.issue(&["backend.test"]).server());
-    let terms = scene.terminating(&format!("{TCP}\nbackend_name = \"backend.test\""));
-    scene.serve(&route("**.apps.test", back, &terms));
+    let routes = scene.all_apps();
+    scene.serve(&routes);
     scene
-}
-
-fn is_shown(scene: &Scene, host: &str, leaf: &Leaf) -> bool {
-    scene.connect(host).is_ok_and(|tls| shown(&tls) == leaf.der())
 }
 
 #[test]

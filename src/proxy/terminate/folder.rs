@@ -95,11 +95,7 @@ impl Folders {
 
     /// Looks for the first time: keys that say that they belong to their certificates are believed
     /// until they are proven. Tells now and then what it has found so far.
-    pub fn look_first(
-        &mut self,
-        now: Timestamp,
-        telling: &mut dyn FnMut(Vec<Arc<Pair>>),
-    ) -> bool {
+    pub fn look_first(&mut self, now: Timestamp, telling: &mut dyn FnMut(Vec<Arc<Pair>>)) -> bool {
         let is_other = self.look_at_all(now, true, telling);
         for (place, root) in self.roots.iter().enumerate() {
             let unproven = root.leaves.iter().filter(|(_, leaf)| leaf.is_unproven());

@@ -83,8 +83,7 @@ impl Pair {
         let mut chain = CertificateDer::pem_slice_iter(chain);
         let leaf = chain.next().ok_or(PairFault::NoCertificate)?.map_err(not_pem)?;
         let issuers = chain.collect::<Result<Vec<_>, _>>().map_err(not_pem)?;
-        let (_, parsed) =
-            X509Certificate::from_der(&leaf).map_err(|_| PairFault::Unreadable(1))?;
+        let (_, parsed) = X509Certificate::from_der(&leaf).map_err(|_| PairFault::Unreadable(1))?;
         let issuers = chains.judge(issuers, parsed.issuer.as_raw())?;
         let names = names(&parsed);
         if names.is_empty() {
