@@ -41,6 +41,8 @@ const MAX_LINKS: usize = 40;
 /// Directories that are watched for one path. Only a folder full of links into other folders has
 /// more; they count against the user's `fs.inotify.max_user_watches`.
 const MAX_WATCHED: usize = 256;
+/// So many changes are kept apart. Whoever makes more at a time has everything looked at.
+const MAX_TOUCHED: usize = 4096;
 /// How often arming starts anew because the path led elsewhere meanwhile. Who moves it faster than
 /// that is looked at every second.
 const MAX_ATTEMPTS: usize = 4;
@@ -70,6 +72,28 @@ struct State {
     is_whole: AtomicBool,
     /// By whose renaming that happens.
     turns: Mutex<BTreeSet<PathBuf>>,
+    /// What changed, where somebody wants to know.
+    touched: Option<Mutex<Touched>>,
+}
+
+/// Paths that changed, or more than anybody wants to look at one by one.
+#[derive(Debug, Default)]
+struct Touched {
+    paths: BTreeSet<PathBuf>,
+    is_anything: bool,
+}
+
+impl Touched {
+    fn add(&mut self, paths: Vec<PathBuf>) {
+        self.paths.extend(paths);
+        if self.paths.len() > MAX_TOUCHED {
+            self.add_anything();
+        }
+    }
+
+    fn add_anything(&mut self) {
+        (self.is_anything, self.paths) = (true, BTreeSet::new());
+    }
 }
 
 impl Watch {
@@ -178,9 +202,16 @@ fn is_change(kind: EventKind) -> bool {
 }
 
 impl Stir {
+    /// One that also notes what changed.
+    #[must_use]
+    pub fn noting() -> Self {
+        Self(Arc::new(State { touched: Some(Mutex::default()), ..State::default() }))
+    }
+
     fn notice(&self, event: notify::Result<Event>) {
         let state = &self.0;
-        match event {
+        let is_lost = event.as_ref().map_or(true, Event::need_rescan);
+        match &event {
             Ok(event) if !is_change(event.kind) => return,
             Ok(Event {
                 kind: EventKind::Modify(ModifyKind::Name(RenameMode::To)), paths, ..
@@ -192,7 +223,22 @@ impl Stir {
             }
             Ok(_) | Err(_) => {}
         }
+        if let Some(touched) = &state.touched {
+            let mut touched = touched.lock().unwrap_or_else(PoisonError::into_inner);
+            match event {
+                Ok(event) if !is_lost && !event.paths.is_empty() => touched.add(event.paths),
+                Ok(_) | Err(_) => touched.add_anything(),
+            }
+        }
         state.changed.notify_one();
+    }
+
+    /// What changed since this was asked last; nothing, if that may be anything.
+    pub fn touched(&self) -> BTreeSet<PathBuf> {
+        let Some(touched) = &self.0.touched else { return BTreeSet::new() };
+        let mut touched = touched.lock().unwrap_or_else(PoisonError::into_inner);
+        let Touched { paths, is_anything } = std::mem::take(&mut *touched);
+        if is_anything { BTreeSet::new() } else { paths }
     }
 
     /// Waits until something changed and is whole, or the burst of changes is over, or for so long.

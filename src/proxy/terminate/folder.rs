@@ -4,8 +4,8 @@
 //! has others goes; a folder that has none any more looks like a missing mount. Blocking: looking is
 //! done beside the path of a connection.
 
-use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
@@ -20,7 +20,7 @@ use crate::clock::Timestamp;
 use crate::proxy::terminate::certificates::Trouble;
 use crate::proxy::terminate::chain::Chains;
 use crate::proxy::terminate::fault::FaultKind;
-use crate::proxy::terminate::leaf::{Glance, Leaf};
+use crate::proxy::terminate::leaf::{self, Glance, Leaf};
 use crate::proxy::terminate::pair::{File, Pair};
 
 /// How often a long first look tells what it has found so far, at most.
@@ -68,8 +68,11 @@ pub struct Folders {
 #[derive(Debug)]
 struct Root {
     path: PathBuf,
+    is_folder: bool,
     /// The path itself, or where its file lies.
     folder: Arc<Path>,
+    /// The same without links, as it was at the last look; unknown, if that failed.
+    real: Option<PathBuf>,
     leaves: BTreeMap<Arc<OsStr>, Leaf>,
     trouble: Option<FaultKind>,
 }
@@ -109,6 +112,37 @@ impl Folders {
         self.look_at_all(now, false, &mut |_| {})
     }
 
+    /// Looks only at the pairs that these files belong to. Tells nothing if that may not be all that
+    /// changed: then everything must be looked at.
+    pub fn look_at(&mut self, touched: &BTreeSet<PathBuf>, now: Timestamp) -> Option<bool> {
+        let mut wanted = vec![BTreeSet::new(); self.roots.len()];
+        for path in touched {
+            let (folder, name) = (path.parent()?, path.file_name()?);
+            let mut is_ours = false;
+            for (root, wanted) in self.roots.iter().zip(&mut wanted) {
+                if root.real.as_deref() == Some(folder) {
+                    wanted.extend(root.pairs_of(name)?);
+                    is_ours = true;
+                }
+            }
+            if !is_ours {
+                return None;
+            }
+        }
+        if touched.is_empty() || self.roots.iter().any(|root| root.trouble.is_some()) {
+            return None;
+        }
+        self.looks = self.looks.wrapping_add(1);
+        let mut nobody = |_| {};
+        let mut look = Look::new(self.looks, now, &mut nobody);
+        let mut is_other = false;
+        for (root, wanted) in self.roots.iter_mut().zip(wanted) {
+            is_other |= root.look_at(&wanted, &mut look, &self.provider, &mut self.chains);
+        }
+        self.chains.tidy();
+        Some(is_other)
+    }
+
     fn look_at_all(
         &mut self,
         now: Timestamp,
@@ -116,8 +150,7 @@ impl Folders {
         telling: &mut dyn FnMut(Vec<Arc<Pair>>),
     ) -> bool {
         self.looks = self.looks.wrapping_add(1);
-        let (number, due) = (self.looks, Instant::now() + TELL);
-        let mut look = Look { number, now, is_first, found: Vec::new(), telling, due };
+        let mut look = Look { is_first, ..Look::new(self.looks, now, telling) };
         let mut is_other = false;
         for root in &mut self.roots {
             is_other |= root.look(&mut look, &self.provider, &mut self.chains);
@@ -162,7 +195,54 @@ impl Folders {
 impl Root {
     fn new(path: &Path) -> Self {
         let (path, folder) = (path.to_owned(), path.into());
-        Self { path, folder, leaves: BTreeMap::new(), trouble: None }
+        Self { path, is_folder: false, folder, real: None, leaves: BTreeMap::new(), trouble: None }
+    }
+
+    /// Which pairs a file of the folder belongs to. Nothing, if others may as well be concerned.
+    fn pairs_of(&self, name: &OsStr) -> Option<Vec<OsString>> {
+        let found = fs::symlink_metadata(self.folder.join(name));
+        if found.as_ref().is_ok_and(|found| !found.is_file()) {
+            return None;
+        }
+        let is_known = |name: &OsStr| self.leaves.contains_key(name);
+        let mut pairs: Vec<_> = leaf::keyed_by(name).filter(|name| is_known(name)).collect();
+        let is_chain = self.is_folder && is_chain(name, |word| is_known(OsStr::new(word)));
+        match found {
+            // One that is gone from a folder without others stays.
+            Err(_) if is_known(name) => return None,
+            Err(_) => {}
+            Ok(_) if is_known(name) => pairs.push(name.into()),
+            // One that says what others are.
+            Ok(_) if BESIDE.iter().any(|(word, _)| name == *word) => return None,
+            Ok(_) if is_chain => pairs.push(name.into()),
+            Ok(_) => {}
+        }
+        Some(pairs)
+    }
+
+    /// Looks at these pairs alone.
+    fn look_at(
+        &mut self,
+        names: &BTreeSet<OsString>,
+        look: &mut Look<'_>,
+        provider: &CryptoProvider,
+        chains: &mut Chains,
+    ) -> bool {
+        let opened = match fs::File::open(&self.folder) {
+            Ok(opened) => opened,
+            Err(error) => {
+                // Everything is looked at next time.
+                self.trouble = Some(error.into());
+                return false;
+            }
+        };
+        let mut glance =
+            Glance { folder: opened.as_fd(), provider, chains, believes: false, now: look.now };
+        let mut is_other = false;
+        for name in names {
+            is_other |= meet(&mut self.leaves, &self.folder, name, look, &mut glance);
+        }
+        is_other
     }
 
     fn look(
@@ -182,38 +262,32 @@ impl Root {
         provider: &CryptoProvider,
         chains: &mut Chains,
     ) -> Result<bool, FaultKind> {
-        let is_folder = fs::metadata(&self.path)?.is_dir();
+        self.real = None;
+        self.is_folder = fs::metadata(&self.path)?.is_dir();
         let parent = self.path.parent().filter(|parent| *parent != Path::new(""));
-        let folder = if is_folder { &*self.path } else { parent.unwrap_or(Path::new(".")) };
+        let folder = if self.is_folder { &*self.path } else { parent.unwrap_or(Path::new(".")) };
         if *self.folder != *folder {
             self.folder = folder.into();
         }
         let opened = fs::File::open(folder)?;
-        let mut glance = Glance {
-            folder: opened.as_fd(),
-            provider,
-            chains,
-            believes: look.is_first,
-            now: look.now,
-        };
+        let real = fs::canonicalize(folder)?;
+        let believes = look.is_first;
+        let mut glance =
+            Glance { folder: opened.as_fd(), provider, chains, believes, now: look.now };
         let mut is_other = false;
         let mut count = 0;
         let mut meet = |name: &OsStr| {
             count += 1;
             is_other |= meet(&mut self.leaves, &self.folder, name, look, &mut glance);
         };
-        if is_folder {
+        if self.is_folder {
             let has = |name: &str| statat(&opened, name, AtFlags::empty()).is_ok();
-            let beside: Vec<_> = BESIDE.iter().filter(|(chain, _)| has(chain)).collect();
-            let is_none = |name: &[u8]| {
-                beside.iter().any(|(_, none)| none.iter().any(|known| known.as_bytes() == name))
-            };
+            let words = BESIDE.map(|(word, _)| has(word).then_some(word));
             for entry in Dir::read_from(&opened)? {
                 let entry = entry?;
-                let name = entry.file_name().to_bytes();
-                let is_chain = name.ends_with(b".pem") || name.ends_with(b".crt");
-                if is_chain && !name.starts_with(b".") && !is_none(name) {
-                    meet(OsStr::from_bytes(name));
+                let name = OsStr::from_bytes(entry.file_name().to_bytes());
+                if is_chain(name, |word| words.contains(&Some(word))) {
+                    meet(name);
                 }
             }
         } else {
@@ -224,6 +298,7 @@ impl Root {
         }
         let before = self.leaves.len();
         self.leaves.retain(|_, leaf| leaf.met == look.number);
+        self.real = Some(real);
         Ok(is_other || self.leaves.len() < before)
     }
 
@@ -246,6 +321,15 @@ impl Root {
     }
 }
 
+/// Whether a file of a folder that has these others is a chain, by its name.
+fn is_chain(name: &OsStr, has: impl Fn(&str) -> bool) -> bool {
+    let bytes = name.as_bytes();
+    let is_none = |none: &[&str]| none.iter().any(|none| name == *none);
+    (bytes.ends_with(b".pem") || bytes.ends_with(b".crt"))
+        && !bytes.starts_with(b".")
+        && !BESIDE.iter().any(|(word, none)| is_none(none) && has(word))
+}
+
 /// Looks at one pair of a folder. Tells whether it is another one.
 fn meet(
     leaves: &mut BTreeMap<Arc<OsStr>, Leaf>,
@@ -265,7 +349,12 @@ fn meet(
     is_other
 }
 
-impl Look<'_> {
+impl<'a> Look<'a> {
+    fn new(number: u32, now: Timestamp, telling: &'a mut dyn FnMut(Vec<Arc<Pair>>)) -> Self {
+        let due = Instant::now() + TELL;
+        Self { number, now, is_first: false, found: Vec::new(), telling, due }
+    }
+
     /// Tells what was found so far, if that is due.
     fn tell(&mut self) {
         let now = Instant::now();

@@ -153,6 +153,15 @@ fn key_names(chain: &OsStr) -> impl Iterator<Item = OsString> {
     std::iter::once(beside).chain(by_certbot)
 }
 
+/// Which chains have their key in a file of this name, if they are there.
+pub(super) fn keyed_by(key: &OsStr) -> impl Iterator<Item = OsString> {
+    let path = Path::new(key);
+    let ends = if path.extension() == Some(OsStr::new("key")) { &["pem", "crt"][..] } else { &[] };
+    let [chain, its_key] = CERTBOT;
+    let by_certbot = (key == its_key).then(|| chain.into());
+    ends.iter().map(move |end| path.with_extension(end).into_os_string()).chain(by_certbot)
+}
+
 /// What changes when the files of a pair do. None if they may change without that.
 fn fingerprint(folder: BorrowedFd<'_>, chain: &OsStr) -> Option<u64> {
     let look = |name: &OsStr| statat(folder, name, AtFlags::empty()).ok();
