@@ -432,6 +432,45 @@ mod tests {
     }
 
     #[test]
+    fn what_changed_is_noted_until_it_is_asked_for_or_may_be_anything() {
+        let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        let change = |path: &str| Ok(Event::new(written).add_path(path.into()));
+        let stir = Stir::noting();
+        stir.notice(change("/a/x"));
+        stir.notice(Ok(Event::new(EventKind::Access(AccessKind::Read)).add_path("/a/r".into())));
+        stir.notice(change("/a/y"));
+        stir.notice(change("/a/x"));
+        assert_eq!(stir.touched(), ["/a/x", "/a/y"].map(PathBuf::from).into());
+        assert!(stir.touched().is_empty());
+        let lost = Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan);
+        for anything in [Ok(lost), Err(notify::Error::generic("")), Ok(Event::new(written))] {
+            stir.notice(change("/a/x"));
+            stir.notice(anything);
+            stir.notice(change("/a/y"));
+            assert!(stir.touched().is_empty());
+        }
+        (0..=MAX_TOUCHED).for_each(|number| stir.notice(change(&format!("/a/{number}"))));
+        assert!(stir.touched().is_empty());
+        // Who does not want to know pays nothing for it.
+        let stir = Stir::default();
+        stir.notice(change("/a/x"));
+        assert!(stir.touched().is_empty());
+    }
+
+    #[test]
+    fn several_paths_are_watched_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        fs::create_dir_all(root.join("folder")).unwrap();
+        fs::create_dir_all(root.join("other")).unwrap();
+        fs::write(root.join("other/file.pem"), "").unwrap();
+        let way = Way::of_all(&[root.join("folder"), root.join("other/file.pem")]);
+        let all = [root.clone(), root.join("folder"), root.join("other")];
+        assert_eq!(way.directories.into_keys().collect::<Vec<_>>(), all);
+        assert!(way.turns.is_empty());
+    }
+
+    #[test]
     fn a_folder_with_very_many_links_is_looked_at_instead() {
         let dir = tempfile::tempdir().unwrap();
         for number in 0..MAX_WATCHED {
@@ -440,7 +479,7 @@ mod tests {
             fs::write(target.join("x.toml"), "").unwrap();
             symlink(target.join("x.toml"), dir.path().join(format!("{number}.toml"))).unwrap();
         }
-        let mut watch = Watch::new(dir.path(), &Stir::default());
+        let mut watch = Watch::new([dir.path().to_owned()], &Stir::default());
         assert_eq!(watch.arm(), LOOK_OFTEN);
         fs::remove_file(dir.path().join("0.toml")).unwrap();
         fs::remove_file(dir.path().join("1.toml")).unwrap();

@@ -23,8 +23,10 @@ use crate::world::{ask, backend, host};
 const ROUNDS: usize = 5;
 /// What anything may take at most.
 const PATIENCE: Duration = Duration::from_mins(2);
-/// How long memory gets to come to rest.
-const SETTLING: Duration = Duration::from_secs(2);
+/// How long it goes on working beside the data path once it is ready.
+const SETTLING: Duration = Duration::from_secs(20);
+/// Between two changes.
+const PAUSE: Duration = Duration::from_secs(3);
 /// How many names are asked for, to see what their keys take.
 const ASKED: u64 = 1_000;
 /// How long it is watched while nothing changes: it looks every 30 s in any case.
@@ -184,8 +186,13 @@ impl Place {
     fn measure(&self, setup: &Setup) {
         let proxy = self.start(setup);
         await_ready(&proxy);
+        let before = proxy.cpu();
         sleep(SETTLING);
-        println!("    at rest                   {:7.1} MB", proxy.resident());
+        let cpu = proxy.cpu().saturating_sub(before).as_millis();
+        println!(
+            "    at rest                   {:7.1} MB, after {cpu} ms of CPU more",
+            proxy.resident()
+        );
         let (before, began) = (proxy.cpu(), Instant::now());
         sleep(QUIET);
         let spent = proxy.cpu().saturating_sub(before).as_secs_f64();
@@ -202,7 +209,7 @@ impl Place {
             }
             times.push(began.elapsed());
             // So that a round does not begin in the work of the one before.
-            sleep(SETTLING / 4);
+            sleep(PAUSE);
         }
         let cpu = proxy.cpu().saturating_sub(before).as_secs_f64() * 1e3;
         let rounds = f64::from(u32::try_from(times.len()).unwrap());

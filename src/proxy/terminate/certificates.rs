@@ -155,7 +155,7 @@ impl Set {
         // Most certificates have one name, and that without a star.
         set.exact.reserve(pairs.len());
         for pair in &pairs {
-            for pattern in pair.names.iter() {
+            for pattern in &pair.names {
                 let names = match pattern {
                     Pattern::Exact(_) => &mut set.exact,
                     Pattern::OneLabel(_) | Pattern::AnyDepth(_) => &mut set.one_label,

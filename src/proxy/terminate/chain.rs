@@ -27,13 +27,13 @@ impl Chains {
         issuers: Vec<CertificateDer<'static>>,
         issuer: &[u8],
     ) -> Result<Issuers, PairFault> {
-        let (issuers, subject) = match self.known.get_key_value(issuers.as_slice()) {
-            Some((issuers, subject)) => (Arc::clone(issuers), subject),
-            None => {
-                let subject = judge_order(&issuers)?;
-                let issuers: Issuers = issuers.into();
-                (Arc::clone(&issuers), &*self.known.entry(issuers).or_insert(subject))
-            }
+        let known = self.known.get_key_value(issuers.as_slice());
+        let (issuers, subject) = if let Some((issuers, subject)) = known {
+            (Arc::clone(issuers), subject)
+        } else {
+            let subject = judge_order(&issuers)?;
+            let issuers: Issuers = issuers.into();
+            (Arc::clone(&issuers), &*self.known.entry(issuers).or_insert(subject))
         };
         if !issuers.is_empty() && **subject != *issuer {
             return Err(PairFault::Order(2));

@@ -102,10 +102,8 @@ pub(super) async fn patiently<R, C>(
     ask: impl Fn() -> Result<R, PolicyError>,
 ) -> Result<R, PolicyError> {
     let began = Instant::now();
-    let longest = || match house.terminal.policies.trusts().are_read() {
-        true => PATIENCE,
-        false => house.terminal.handshake_timeout,
-    };
+    let are_read = || house.terminal.policies.trusts().are_read();
+    let longest = || if are_read() { PATIENCE } else { house.terminal.handshake_timeout };
     loop {
         match ask() {
             Err(PolicyError::Unknown(_)) if began.elapsed() < longest() => {

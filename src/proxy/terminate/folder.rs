@@ -200,22 +200,23 @@ impl Root {
 
     /// Which pairs a file of the folder belongs to. Nothing, if others may as well be concerned.
     fn pairs_of(&self, name: &OsStr) -> Option<Vec<OsString>> {
-        let found = fs::symlink_metadata(self.folder.join(name));
-        if found.as_ref().is_ok_and(|found| !found.is_file()) {
+        let found = fs::symlink_metadata(self.folder.join(name)).ok();
+        if found.as_ref().is_some_and(|found| !found.is_file()) {
             return None;
         }
         let is_known = |name: &OsStr| self.leaves.contains_key(name);
         let mut pairs: Vec<_> = leaf::keyed_by(name).filter(|name| is_known(name)).collect();
         let is_chain = self.is_folder && is_chain(name, |word| is_known(OsStr::new(word)));
-        match found {
+        if is_known(name) {
             // One that is gone from a folder without others stays.
-            Err(_) if is_known(name) => return None,
-            Err(_) => {}
-            Ok(_) if is_known(name) => pairs.push(name.into()),
-            // One that says what others are.
-            Ok(_) if BESIDE.iter().any(|(word, _)| name == *word) => return None,
-            Ok(_) if is_chain => pairs.push(name.into()),
-            Ok(_) => {}
+            found?;
+            pairs.push(name.into());
+        } else if is_chain && found.is_some() {
+            // One that is new may say what others are.
+            if BESIDE.iter().any(|(word, _)| name == *word) {
+                return None;
+            }
+            pairs.push(name.into());
         }
         Some(pairs)
     }
