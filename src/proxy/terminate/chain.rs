@@ -62,3 +62,46 @@ fn judge_order(issuers: &[CertificateDer<'_>]) -> Result<Box<[u8]>, PairFault> {
     }
     Ok(first.unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, DnType, Issuer, KeyPair};
+
+    #[test]
+    fn issuers_are_kept_once_and_in_order_for_as_long_as_a_leaf_has_them() {
+        let named = |name: &str| {
+            let mut params = CertificateParams::default();
+            params.distinguished_name.push(DnType::CommonName, name);
+            params
+        };
+        let key = || KeyPair::generate().unwrap();
+        let root = Issuer::new(named("root"), key());
+        let (middle, middle_key) = (named("middle"), key());
+        let middle_der = middle.signed_by(&middle_key, &root).unwrap().der().clone();
+        let middle = Issuer::new(middle, middle_key);
+        let near_der = named("near").signed_by(&key(), &middle).unwrap().der().clone();
+        let name = |der: &CertificateDer<'_>| {
+            X509Certificate::from_der(der).unwrap().1.subject.as_raw().to_vec()
+        };
+        let (near, far) = (name(&near_der), name(&middle_der));
+        let both = || vec![near_der.clone(), middle_der.clone()];
+        let mut chains = Chains::default();
+        let first = chains.judge(both(), &near).unwrap();
+        let second = chains.judge(both(), &near).unwrap();
+        assert!(Arc::ptr_eq(&first, &second));
+        // Known ones, behind another leaf; and in the wrong order.
+        assert_eq!(chains.judge(both(), &far), Err(PairFault::Order(2)));
+        let turned = vec![middle_der.clone(), near_der.clone()];
+        assert_eq!(chains.judge(turned, &far), Err(PairFault::Order(3)));
+        let torn = vec![near_der.clone(), CertificateDer::from(vec![0x30])];
+        assert_eq!(chains.judge(torn, &near), Err(PairFault::Unreadable(3)));
+        assert!(chains.judge(Vec::new(), &near).unwrap().is_empty());
+        drop(first);
+        chains.tidy();
+        assert_eq!(chains.known.len(), 1);
+        drop(second);
+        chains.tidy();
+        assert!(chains.known.is_empty());
+    }
+}

@@ -365,3 +365,129 @@ impl<'a> Look<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::terminate::policies::provider;
+    use rcgen::{CertificateParams, Issuer, KeyPair};
+    use std::os::unix::fs::symlink;
+
+    /// A folder, and somebody who issues certificates into it.
+    struct Desk {
+        folder: tempfile::TempDir,
+        issuer: Issuer<'static, KeyPair>,
+        pem: String,
+    }
+
+    impl Desk {
+        fn new() -> Self {
+            let (params, key) = (CertificateParams::default(), KeyPair::generate().unwrap());
+            let pem = params.self_signed(&key).unwrap().pem();
+            let folder = tempfile::tempdir().unwrap();
+            Self { folder, issuer: Issuer::new(params, key), pem }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.folder.path().canonicalize().unwrap().join(name)
+        }
+
+        fn issue(&self, name: &str, [chain, key]: [&str; 2]) {
+            let (params, own) = (CertificateParams::new([name.to_owned()]), KeyPair::generate());
+            let own = own.unwrap();
+            let leaf = params.unwrap().signed_by(&own, &self.issuer).unwrap().pem();
+            fs::write(self.path(key), own.serialize_pem()).unwrap();
+            fs::write(self.path(chain), leaf + &self.pem).unwrap();
+        }
+
+        fn looked_at(&self) -> Folders {
+            let mut folders = Folders::new(&[self.folder.path().to_owned()], provider());
+            folders.look_first(Timestamp::now(), &mut |_| {});
+            folders
+        }
+    }
+
+    fn look_at(folders: &mut Folders, paths: &[PathBuf]) -> Option<bool> {
+        folders.look_at(&paths.iter().cloned().collect(), Timestamp::now())
+    }
+
+    #[test]
+    fn what_changed_alone_is_looked_at_where_that_is_all() {
+        let desk = Desk::new();
+        desk.issue("a.test", ["a.pem", "a.key"]);
+        desk.issue("b.test", ["b.pem", "b.key"]);
+        let mut folders = desk.looked_at();
+        let of = |names: &[&str]| names.iter().map(|name| desk.path(name)).collect::<Vec<_>>();
+        assert_eq!(look_at(&mut folders, &of(&["a.pem", "a.key"])), Some(false));
+        // Nobody told of the other one.
+        desk.issue("a.test", ["a.pem", "a.key"]);
+        desk.issue("b.test", ["b.pem", "b.key"]);
+        assert_eq!(look_at(&mut folders, &of(&["a.key", "new", "new.pem"])), Some(true));
+        assert_eq!(look_at(&mut folders, &of(&["a.pem"])), Some(false));
+        assert_eq!(look_at(&mut folders, &of(&["b.pem"])), Some(true));
+        desk.issue("c.test", ["c.crt", "c.key"]);
+        assert_eq!(look_at(&mut folders, &of(&["c.key"])), Some(false));
+        assert_eq!(look_at(&mut folders, &of(&["c.crt"])), Some(true));
+        assert_eq!(folders.pairs().len(), 3);
+        // A fault of one is told, and what was good stays.
+        fs::write(desk.path("a.pem"), "").unwrap();
+        assert_eq!(look_at(&mut folders, &of(&["a.pem"])), Some(false));
+        assert_eq!((folders.faults().len(), folders.pairs().len()), (1, 3));
+    }
+
+    #[test]
+    fn everything_is_looked_at_where_more_may_have_changed() {
+        let desk = Desk::new();
+        desk.issue("a.test", ["a.pem", "a.key"]);
+        desk.issue("b.test", ["b.pem", "b.key"]);
+        let mut folders = desk.looked_at();
+        assert_eq!(look_at(&mut folders, &[]), None);
+        assert_eq!(look_at(&mut folders, &[desk.path("")]), None);
+        assert_eq!(look_at(&mut folders, &["/elsewhere/a.pem".into()]), None);
+        symlink("a.pem", desk.path("..data")).unwrap();
+        assert_eq!(look_at(&mut folders, &[desk.path("..data")]), None);
+        fs::remove_file(desk.path("a.pem")).unwrap();
+        assert_eq!(look_at(&mut folders, &[desk.path("a.pem")]), None);
+        assert!(folders.look(Timestamp::now()));
+        assert_eq!(folders.pairs().len(), 1);
+        // It makes others no pairs.
+        desk.issue("c.test", ["fullchain.pem", "privkey.pem"]);
+        assert_eq!(look_at(&mut folders, &[desk.path("fullchain.pem")]), None);
+        assert!(folders.look(Timestamp::now()));
+        assert_eq!((folders.faults().len(), folders.pairs().len()), (0, 2));
+        desk.issue("c.test", ["fullchain.pem", "privkey.pem"]);
+        assert_eq!(look_at(&mut folders, &[desk.path("privkey.pem")]), Some(true));
+        // A folder that seems to be gone is not given up by halves.
+        for name in ["b.pem", "fullchain.pem", "privkey.pem"] {
+            fs::remove_file(desk.path(name)).unwrap();
+        }
+        assert!(!folders.look(Timestamp::now()));
+        assert_eq!((folders.faults().len(), folders.pairs().len()), (1, 2));
+        desk.issue("b.test", ["b.pem", "b.key"]);
+        assert_eq!(look_at(&mut folders, &[desk.path("b.pem")]), None);
+    }
+
+    #[test]
+    fn the_first_look_believes_and_proves_later_and_tells_on_its_way() {
+        let desk = Desk::new();
+        for number in 0..20 {
+            let names = [format!("{number}.pem"), format!("{number}.key")];
+            desk.issue("a.test", names.each_ref().map(String::as_str));
+        }
+        let mut folders = Folders::new(&[desk.folder.path().to_owned()], provider());
+        let mut told = Vec::new();
+        let mut telling = |found: Vec<Arc<Pair>>| told.push(found.len());
+        let mut look = Look::new(1, Timestamp::now(), &mut telling);
+        look.due = Instant::now();
+        look.tell();
+        look.tell();
+        assert_eq!(told, [0], "no sooner than after a rest");
+        assert!(folders.look_first(Timestamp::now(), &mut |_| {}));
+        assert!(folders.has_unproven());
+        // A pause may come at any key.
+        while folders.has_unproven() {
+            assert!(!folders.prove(Duration::from_micros(1)));
+        }
+        assert_eq!(folders.pairs().len(), 20);
+    }
+}

@@ -35,3 +35,29 @@ impl<'de> Visitor<'de> for OneOrMany {
         Vec::deserialize(SeqAccessDeserializer::new(paths)).map(Paths)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Section {
+        paths: Paths,
+    }
+
+    fn read(text: &str) -> Result<Vec<String>, String> {
+        let section: Result<Section, _> = toml::from_str(text);
+        let section = section.map_err(|error| error.message().to_owned())?;
+        Ok(section.paths.0.iter().map(|path| path.display().to_string()).collect())
+    }
+
+    #[test]
+    fn one_path_is_a_list_of_one() {
+        assert_eq!(read("paths = \"/a,b\""), Ok(vec!["/a,b".to_owned()]));
+        assert_eq!(read("paths = [\"/a\", \"/b\"]"), Ok(vec!["/a".to_owned(), "/b".to_owned()]));
+        assert_eq!(read("paths = []"), Ok(vec![]));
+        assert_eq!(read("paths = \"\""), Ok(vec![]));
+        assert!(read("paths = 3").unwrap_err().contains("expected a path or a list of paths"));
+        assert!(read("paths = [3]").is_err());
+    }
+}
