@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
@@ -40,7 +40,8 @@ use crate::proxy::listener::{Door, ListenError, listen};
 use crate::proxy::pulse::Pulses;
 use crate::proxy::retire::{Policy, retire};
 use crate::proxy::terminate::certificates::Certificates;
-use crate::proxy::terminate::folder::{self, Folder};
+use crate::proxy::terminate::keep::keep;
+use crate::proxy::terminate::paths::Paths;
 use crate::proxy::terminate::policies::provider;
 use crate::proxy::terminate::{self, Terminal, bare};
 use crate::reconcile::{Reconciler, Report};
@@ -184,7 +185,7 @@ pub async fn start_on(
     let (fresh, all) = (names.clone(), table.clone());
     control.spawn(async move { fresh.keep_fresh(all, SystemResolver).await });
     let terminating = terminate::Shared::default();
-    let first_look = keep_certificates(config, &terminating.certificates, &clock, &mut control);
+    keep_certificates(config, &terminating.certificates, &clock, &mut control);
     let limits = Arc::new(Limits::new(config.limits.clone()));
     let metrics = Arc::new(Metrics::new(&config.telemetry));
     let (colleagues, loads) = colleagues(workers());
@@ -208,13 +209,7 @@ pub async fn start_on(
     let grpc = control_door.map(|door| door.serve(subject)).transpose();
     let grpc = grpc.map_err(StartError::Thread)?;
     wait_for_sources(&mut reports, sources).await;
-    if let Some(first_look) = first_look {
-        // Fails only when looking failed, which has been said.
-        let _ = first_look.await;
-    }
-    // Before the first client: whoever asks for a route finds whom it trusts.
-    let (first, all) = (terminating.trusts.clone(), table.clone());
-    let _ = tokio::task::spawn_blocking(move || first.refresh(&all)).await;
+    // Nobody whose TLS stays sealed waits for certificates, whosever they are.
     control.spawn(terminating.trusts.clone().keep_fresh(table.clone()));
     if !config.terminate.zones.are_none() {
         let (certificates, clock) = (terminating.certificates.clone(), Arc::clone(&clock));
@@ -225,6 +220,7 @@ pub async fn start_on(
     let (close, closing) = watch::channel(false);
     let pulses = Pulses::new(look_every());
     let vitals = Vitals { table, ledger: Arc::clone(&ledger), pulses, readiness: in_life };
+    let certificates = terminating.certificates.clone();
     let plan = Plan {
         vitals: vitals.clone(),
         limits,
@@ -240,7 +236,7 @@ pub async fn start_on(
     };
     let workers = hire(colleagues, &plan, &doors).map_err(StartError::Thread)?;
     // Before it is said: whoever has read the log finds it so.
-    become_ready(&readiness, reports.clone(), &mut control);
+    become_ready(&readiness, reports.clone(), certificates, &mut control);
     for address in &addresses {
         info!(%address, workers = workers.len(), "listening");
     }
@@ -261,23 +257,21 @@ pub async fn start_on(
     })
 }
 
-/// Keeps the certificates of the configured path, if there is one; tells when they were looked at.
+/// Keeps the certificates of the configured paths, if there are any.
 fn keep_certificates(
     config: &Config,
     certificates: &Certificates,
     clock: &Arc<dyn Clock>,
     control: &mut JoinSet<()>,
-) -> Option<oneshot::Receiver<()>> {
-    if let Some(path) = &config.terminate.certificates {
-        let folder = Folder::new(path, provider());
-        let (told, is_in) = oneshot::channel();
-        control.spawn(folder::keep(folder, certificates.clone(), Arc::clone(clock), told));
-        return Some(is_in);
-    }
-    if !config.terminate.zones.are_none() {
+) {
+    let Paths(paths) = &config.terminate.certificates;
+    if !paths.is_empty() {
+        certificates.expect();
+        let (paths, clock) = (paths.clone(), Arc::clone(clock));
+        control.spawn(keep(paths, certificates.clone(), clock, provider()));
+    } else if !config.terminate.zones.are_none() {
         warn!("names may be terminated (terminate.zones), but terminate.certificates names none");
     }
-    None
 }
 
 /// Sessions are numbered from the second of the start, so that numbers of two runs differ.
