@@ -18,6 +18,7 @@ mod handshakes;
 mod http;
 mod load;
 mod origin;
+mod scan;
 mod streams;
 mod support;
 mod tcp;
