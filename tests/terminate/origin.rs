@@ -1,6 +1,5 @@
 //! A backend that speaks HTTP: it says what it was asked, sends back what it gets, and more.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -88,8 +87,12 @@ async fn answer(mut request: Request<Incoming>) -> Result<Answer, hyper::Error> 
     let words: Vec<&str> = path.trim_matches('/').split('/').collect();
     Ok(match words.as_slice() {
         ["echo"] => {
-            let body = request.into_body().collect().await?;
-            page(Bytes::from(format!("{}", body.to_bytes().len())))
+            // Counted and let go: it may be larger than memory.
+            let (mut body, mut size) = (request.into_body(), 0_usize);
+            while let Some(frame) = body.frame().await {
+                size += frame?.data_ref().map_or(0, Bytes::len);
+            }
+            page(Bytes::from(size.to_string()))
         }
         ["back"] => {
             // As it comes, trailers included.
@@ -112,12 +115,11 @@ async fn answer(mut request: Request<Incoming>) -> Result<Answer, hyper::Error> 
         ["bytes", size] => {
             let block = Bytes::from(vec![b'x'; 1 << 16]);
             let mut left = size.parse::<usize>().unwrap();
-            let mut frames = VecDeque::new();
-            while left > 0 {
+            let frames = std::iter::from_fn(move || {
                 let now = left.min(block.len());
-                frames.push_back(Ok(Frame::data(block.slice(..now))));
                 left -= now;
-            }
+                (now > 0).then(|| Ok(Frame::data(block.slice(..now))))
+            });
             Response::new(BodyExt::boxed(StreamBody::new(tokio_stream::iter(frames))))
         }
         ["status", status] => Response::builder().status(*status).body(full(Bytes::new())).unwrap(),
