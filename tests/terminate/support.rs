@@ -14,6 +14,8 @@ use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
 };
 
+use serde_json::Value;
+
 use crate::daemon::{Daemon, PATIENCE, serving};
 
 /// Somebody who issues certificates.
@@ -174,9 +176,14 @@ impl Scene {
         self.daemon.as_ref().unwrap().address
     }
 
-    /// The outcome of the next connection, and its reason.
+    /// The next record, of a request or of a connection.
+    pub(crate) fn record(&self) -> Value {
+        self.daemon.as_ref().unwrap().record()
+    }
+
+    /// The outcome of the next record, and its reason.
     pub(crate) fn ended(&self) -> (String, Option<String>) {
-        let record = self.daemon.as_ref().unwrap().record();
+        let record = self.record();
         let text = |key: &str| record[key].as_str().map(str::to_owned);
         (text("outcome").unwrap(), text("reason"))
     }

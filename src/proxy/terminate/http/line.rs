@@ -112,6 +112,14 @@ impl Line {
         self.ended(outcome);
     }
 
+    /// It was not passed on, or not answered.
+    pub(crate) fn refused(&self, outcome: Outcome, reason: Option<&'static str>) {
+        if let Some(record) = self.record.borrow_mut().as_mut() {
+            record.reason = reason;
+        }
+        self.ended(outcome);
+    }
+
     /// The first end is the one that counts.
     pub(crate) fn ended(&self, outcome: Outcome) {
         if self.outcome.get().is_none() {

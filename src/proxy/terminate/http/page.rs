@@ -6,13 +6,14 @@ use hyper::{Response, StatusCode, Version};
 
 use crate::outcome::Outcome;
 use crate::proxy::terminate::http::body::Reply;
+use crate::proxy::terminate::http::fault::Fault;
 use crate::proxy::terminate::http::headers::PSEUDONYM;
 
 /// Why a request is not passed on, or not answered by its backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// It could be read in two ways.
-    Ambiguous(&'static str),
+    /// It could be read in two ways, or not at all.
+    Faulty(Fault),
     /// It is no request that could be passed on.
     BadRequest(&'static str),
     /// It is for another name than that of its connection.
@@ -33,7 +34,7 @@ impl Refusal {
     /// How the exchange ends by it.
     pub(crate) const fn outcome(self) -> Outcome {
         match self {
-            Self::Ambiguous(_)
+            Self::Faulty(_)
             | Self::BadRequest(_)
             | Self::Misdirected
             | Self::NotImplemented
@@ -44,7 +45,8 @@ impl Refusal {
 
     const fn status(self) -> StatusCode {
         match self {
-            Self::Ambiguous(_) | Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::Faulty(fault) => fault.status(),
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
@@ -57,7 +59,7 @@ impl Refusal {
     /// The error types of RFC 9209 §2.3.
     const fn error(self) -> &'static str {
         match self {
-            Self::Ambiguous(_)
+            Self::Faulty(_)
             | Self::BadRequest(_)
             | Self::Misdirected
             | Self::NotImplemented
@@ -77,7 +79,8 @@ impl Refusal {
 
     const fn words(self) -> &'static str {
         match self {
-            Self::Ambiguous(why) | Self::BadRequest(why) => why,
+            Self::Faulty(fault) => fault.words(),
+            Self::BadRequest(why) => why,
             Self::Misdirected => "this connection is for another name",
             Self::NotImplemented => "this is not done here",
             Self::Slow => "the request took too long",
@@ -87,10 +90,22 @@ impl Refusal {
         }
     }
 
+    /// What a record says of it beside the outcome.
+    pub(crate) const fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::Faulty(fault) => Some(fault.reason()),
+            Self::BadRequest(_) => Some("bad_request"),
+            Self::Misdirected => Some("other_name"),
+            Self::NotImplemented => Some("not_implemented"),
+            Self::Slow => Some("slow_body"),
+            Self::Over(_) | Self::Unreached(_) | Self::BadAnswer(_) => None,
+        }
+    }
+
     /// Whether the connection can be of no more use.
     const fn is_last(self) -> bool {
         match self {
-            Self::Ambiguous(_) | Self::BadRequest(_) | Self::Slow | Self::Over(_) => true,
+            Self::Faulty(_) | Self::BadRequest(_) | Self::Slow | Self::Over(_) => true,
             Self::Misdirected | Self::NotImplemented | Self::Unreached(_) | Self::BadAnswer(_) => {
                 false
             }

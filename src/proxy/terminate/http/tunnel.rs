@@ -13,7 +13,7 @@ use std::task::Poll;
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use futures_util::FutureExt;
 use http_body_util::Empty;
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper::ext::Protocol;
 use hyper::header::{
@@ -78,6 +78,10 @@ pub(crate) async fn open<C: Connect>(
     let version = request.version();
     let key = request.headers().get(SEC_WEBSOCKET_KEY).cloned();
     let own = version == Version::HTTP_2;
+    if !own && !request.body().is_end_stream() {
+        // What comes then is the body to some, and the stream to others.
+        return Err(Refusal::BadRequest("it asks for an upgrade and has a body"));
+    }
     let key = if own { Some(fresh_key()) } else { key };
     let key = key.ok_or(Refusal::BadRequest("it has no Sec-WebSocket-Key"))?;
     let mut headers = request.headers().clone();
