@@ -12,12 +12,14 @@
 mod daemon;
 
 mod ambiguous;
+mod backends;
 mod certificates;
 mod ends;
 mod handshakes;
 mod http;
 mod load;
 mod origin;
+mod programs;
 mod scan;
 mod streams;
 mod support;

@@ -28,6 +28,8 @@ pub(crate) enum Refusal {
     Unreached(Outcome),
     /// What the backend answered is no HTTP, or it left before it had answered.
     BadAnswer(Outcome),
+    /// The backend speaks HTTP/2 alone, and takes no WebSocket over it.
+    NoTunnel,
 }
 
 impl Refusal {
@@ -40,6 +42,7 @@ impl Refusal {
             | Self::NotImplemented
             | Self::Slow => Outcome::RequestRefused,
             Self::Over(outcome) | Self::Unreached(outcome) | Self::BadAnswer(outcome) => outcome,
+            Self::NoTunnel => Outcome::BackendProtocol,
         }
     }
 
@@ -52,7 +55,7 @@ impl Refusal {
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
             Self::Over(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unreached(Outcome::BackendTimeout) => StatusCode::GATEWAY_TIMEOUT,
-            Self::Unreached(_) | Self::BadAnswer(_) => StatusCode::BAD_GATEWAY,
+            Self::Unreached(_) | Self::BadAnswer(_) | Self::NoTunnel => StatusCode::BAD_GATEWAY,
         }
     }
 
@@ -74,6 +77,7 @@ impl Refusal {
                 "connection_terminated"
             }
             Self::BadAnswer(_) => "http_protocol_error",
+            Self::NoTunnel => "http_upgrade_failed",
         }
     }
 
@@ -87,6 +91,7 @@ impl Refusal {
             Self::Over(_) => "this app is not served here any more",
             Self::Unreached(_) => "the app cannot be reached",
             Self::BadAnswer(_) => "the app gave no answer",
+            Self::NoTunnel => "the app takes no WebSocket",
         }
     }
 
@@ -98,6 +103,7 @@ impl Refusal {
             Self::Misdirected => Some("other_name"),
             Self::NotImplemented => Some("not_implemented"),
             Self::Slow => Some("slow_body"),
+            Self::NoTunnel => Some("no_websocket"),
             Self::Over(_) | Self::Unreached(_) | Self::BadAnswer(_) => None,
         }
     }
@@ -106,9 +112,11 @@ impl Refusal {
     const fn is_last(self) -> bool {
         match self {
             Self::Faulty(_) | Self::BadRequest(_) | Self::Slow | Self::Over(_) => true,
-            Self::Misdirected | Self::NotImplemented | Self::Unreached(_) | Self::BadAnswer(_) => {
-                false
-            }
+            Self::Misdirected
+            | Self::NotImplemented
+            | Self::Unreached(_)
+            | Self::BadAnswer(_)
+            | Self::NoTunnel => false,
         }
     }
 
