@@ -7,12 +7,7 @@ use rustix::process::Signal;
 
 use crate::daemon::route;
 use crate::origin::Origin;
-use crate::support::{Scene, Tls, text};
-
-fn in_seconds(seconds: i64) -> String {
-    let at = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds);
-    format!("expires_at = \"{at}\"")
-}
+use crate::support::{Scene, Tls, in_seconds, text};
 
 /// A scene whose one route has these terms besides.
 fn scene(more: &str) -> (Scene, Origin) {

@@ -274,3 +274,9 @@ pub(crate) fn run(program: &str, arguments: &[&str], input: &[u8]) -> Output {
 pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
+
+/// The term of a route that ends soon.
+pub(crate) fn in_seconds(seconds: i64) -> String {
+    let at = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds);
+    format!("expires_at = \"{at}\"")
+}
