@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::daemon::route;
+use crate::programs::{client, said};
 use crate::support::{Scene, Tls};
 
 /// A backend in the clear that counts whole heads and answers each connection with these bytes,
@@ -321,6 +322,50 @@ fn half_a_request_is_waited_for_no_longer_than_is_said() {
     assert!(heard.ends_with("\r\n\r\nok"), "{heard}");
     assert_eq!(scene.ended().0, "closed");
     assert_eq!(scene.ended().0, "closed");
+}
+
+/// Bytes that come one by one earn no more time than is said.
+#[test]
+fn a_trickle_is_no_request() {
+    let (silent, _) = backend(b"", End::Wait);
+    let variables = [
+        ("MSE_PROXY_TERMINATE_REQUEST_TIMEOUT", "500ms"),
+        ("MSE_PROXY_TERMINATE_BODY_TIMEOUT", "500ms"),
+        ("MSE_PROXY_TERMINATE_BODY_RATE", "1KiB"),
+    ];
+    let scene = scene(silent, &variables);
+    let begin = "POST / HTTP/1.1\r\nHost: a.apps.test\r\n";
+    for (begin, drop_by_drop, status, reason) in [
+        (begin.to_owned(), "X: y\r\n", "", "slow_head"),
+        (format!("{begin}Content-Length: 100000\r\n\r\n"), "x", "408", "slow_body"),
+        (format!("{begin}Transfer-Encoding: chunked\r\n\r\n"), "1\r\nx\r\n", "408", "slow_body"),
+    ] {
+        let mut tls = scene.connect("a.apps.test").unwrap();
+        tls.write_all(begin.as_bytes()).unwrap();
+        tls.sock.set_read_timeout(Some(std::time::Duration::from_millis(50))).unwrap();
+        let mut heard = Vec::new();
+        let since = std::time::Instant::now();
+        loop {
+            // It may be closed while this is written.
+            let _ = tls.write_all(drop_by_drop.as_bytes());
+            let mut bytes = [0; 4096];
+            match tls.read(&mut bytes) {
+                Ok(0) => break,
+                Ok(count) => heard.extend_from_slice(&bytes[..count]),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(_) => break,
+            }
+            assert!(since.elapsed() < crate::daemon::PATIENCE, "{reason}: still heard");
+        }
+        drop(tls);
+        let heard = String::from_utf8(heard).unwrap();
+        assert_eq!(heard.split(' ').nth(1).unwrap_or_default(), status, "{heard}");
+        assert_eq!(scene.ended(), ("request_refused".into(), Some(reason.into())));
+        if !status.is_empty() {
+            scene.ended();
+        }
+    }
+    assert_eq!(said(&client(&scene, "streams.py", &["slow_body"])), "status 408");
 }
 
 #[test]

@@ -86,6 +86,25 @@ fn an_upload_is_cut_when_its_route_ends() {
 }
 
 #[test]
+fn an_upload_over_http_2_is_cut_when_its_route_ends() {
+    let (scene, _origin) = scene(&in_seconds(2));
+    let file = scene.path("upload");
+    std::fs::File::create(&file).unwrap().set_len(1 << 30).unwrap();
+    let port = scene.address().port();
+    let output = Command::new("curl")
+        .args(["-sS", "-D-", "--http2", "--limit-rate", "1M", "-T", text(&file), "--resolve"])
+        .arg(format!("a.apps.test:{port}:127.0.0.1"))
+        .args(["--cacert", text(&scene.path("operator.pem"))])
+        .arg(format!("https://a.apps.test:{port}/echo"))
+        .output()
+        .unwrap();
+    assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+    let ends = [scene.record(), scene.record()];
+    assert!(ends.iter().any(|record| record["outcome"] == "route_expired"), "{ends:?}");
+    assert!(ends.iter().any(|record| record["method"] == "PUT"), "{ends:?}");
+}
+
+#[test]
 fn a_prolonged_route_keeps_its_connections() {
     let mut scene = Scene::new();
     let names = ["a.apps.test", "b.apps.test"];

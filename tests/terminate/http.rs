@@ -1,9 +1,11 @@
 //! Requests that are passed on: by curl, over each pair of protocols.
 
+use std::io::{Read, Write};
 use std::process::{Command, Output};
 
 use crate::daemon::route;
 use crate::origin::Origin;
+use crate::programs;
 use crate::support::{Scene, text};
 
 /// Runs curl against the proxy.
@@ -179,6 +181,23 @@ fn a_client_that_waits_to_be_told_to_go_on_is_told() {
         String::from_utf8_lossy(&output.stderr).contains("< HTTP/1.1 100 Continue"),
         "{output:?}"
     );
+}
+
+#[test]
+fn trailers_pass_both_ways() {
+    for protocols in [&["h2"][..], &["http/1.1"]] {
+        let (scene, _origin) = scene(protocols);
+        let mut tls = scene.connect("a.apps.test").unwrap();
+        let asking = "POST /back HTTP/1.1\r\nHost: a.apps.test\r\nTE: trailers\r\nConnection: TE, close\r\n\
+                      Trailer: x-sum\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n0\r\nx-sum: 1\r\n\r\n";
+        tls.write_all(asking.as_bytes()).unwrap();
+        let mut heard = String::new();
+        tls.read_to_string(&mut heard).unwrap();
+        assert!(heard.starts_with("HTTP/1.1 200 OK\r\n"), "{protocols:?} {heard}");
+        assert!(heard.ends_with("4\r\nhalf\r\n0\r\nx-sum: 1\r\n\r\n"), "{protocols:?} {heard}");
+        let told = programs::said(&programs::client(&scene, "streams.py", &["trailers"]));
+        assert_eq!(told, "half {'x-sum': '1'}", "{protocols:?}");
+    }
 }
 
 #[test]

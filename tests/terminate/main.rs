@@ -15,6 +15,7 @@ mod ambiguous;
 mod backends;
 mod certificates;
 mod ends;
+mod floods;
 mod handshakes;
 mod http;
 mod load;

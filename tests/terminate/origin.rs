@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 pub(crate) struct Origin {
     pub(crate) address: SocketAddr,
     connections: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
 }
 
 impl Origin {
@@ -31,6 +32,8 @@ impl Origin {
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&connections);
+        let requests = Arc::new(AtomicUsize::new(0));
+        let asked = Arc::clone(&requests);
         let acceptor = TlsAcceptor::from(Arc::new(tls));
         std::thread::spawn(move || {
             let runtime =
@@ -39,12 +42,16 @@ impl Origin {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 while let Ok((stream, _)) = listener.accept().await {
                     let acceptor = acceptor.clone();
-                    let count = Arc::clone(&count);
+                    let (count, asked) = (Arc::clone(&count), Arc::clone(&asked));
                     tokio::spawn(async move {
                         let Ok(tls) = acceptor.accept(stream).await else { return };
                         count.fetch_add(1, Ordering::SeqCst);
                         let is_h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-                        let (io, service) = (TokioIo::new(tls), service_fn(answer));
+                        let service = service_fn(|request| {
+                            asked.fetch_add(1, Ordering::SeqCst);
+                            answer(request)
+                        });
+                        let io = TokioIo::new(tls);
                         // Clients that leave are no matter.
                         if is_h2 {
                             let mut server = http2::Builder::new(TokioExecutor::new());
@@ -57,7 +64,12 @@ impl Origin {
                 }
             });
         });
-        Self { address, connections }
+        Self { address, connections, requests }
+    }
+
+    /// How many requests it has heard.
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
     }
 
     /// How many connections it has had.
@@ -122,6 +134,8 @@ async fn answer(mut request: Request<Incoming>) -> Result<Answer, hyper::Error> 
             });
             Response::new(BodyExt::boxed(StreamBody::new(tokio_stream::iter(frames))))
         }
+        // Until whoever asks has gone.
+        ["wait"] => std::future::pending().await,
         ["status", status] => Response::builder().status(*status).body(full(Bytes::new())).unwrap(),
         _ => {
             let version = format!("{:?}", request.version());

@@ -165,17 +165,6 @@ fn streams_that_break_the_rules_are_refused_and_never_passed_on() {
 }
 
 #[test]
-fn who_opens_streams_only_to_reset_them_is_cut_off() {
-    let mut scene = Scene::new();
-    scene.install("a", &scene.operator.issue(&["a.apps.test"]));
-    let origin = Origin::start(scene.platform.issue(&["a.apps.test"]).server(), &["h2"]);
-    scene.serve(&route("a.apps.test", origin.address, &scene.terminating("")));
-    let told = said(&client(&scene, "streams.py", &["rapid_reset"]));
-    // ENHANCE_YOUR_CALM, or the end of a connection that does not listen.
-    assert!(told == "goaway 11" || told == "closed", "{told}");
-}
-
-#[test]
 fn httpx_is_answered_over_both_protocols() {
     let mut scene = Scene::new();
     scene.install("a", &scene.operator.issue(&["a.apps.test"]));

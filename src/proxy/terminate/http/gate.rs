@@ -10,6 +10,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
@@ -20,6 +21,12 @@ use crate::proxy::terminate::http::framing::{Faulty, Inspector};
 use crate::proxy::transport::Transport;
 use crate::telemetry::metrics::Moved;
 
+/// What a person who goes on to the next page takes back has been asked for longer.
+const AT_ONCE: Duration = Duration::from_secs(1);
+/// So many requests of a connection may be taken back at once, and half of all in any case: as Envoy
+/// has it. h2 counts only those that were taken back before anybody had looked at them.
+const MAX_TAKEN_BACK: u32 = 500;
+
 /// What passes through a gate, for those behind it.
 #[derive(Debug)]
 pub(crate) struct Traffic {
@@ -29,6 +36,9 @@ pub(crate) struct Traffic {
     head_since: Cell<Option<Instant>>,
     hearing: Cell<Hearing>,
     inspector: RefCell<Inspector>,
+    /// How many requests have come, and how many of them were taken back at once.
+    asked: Cell<u32>,
+    taken_back: Cell<u32>,
 }
 
 /// What stands in for a head that is never whole.
@@ -58,6 +68,8 @@ impl Traffic {
             head_since: Cell::new(None),
             hearing: Cell::new(Hearing::Open),
             inspector: RefCell::new(inspector),
+            asked: Cell::new(0),
+            taken_back: Cell::new(0),
         }
     }
 
@@ -79,6 +91,24 @@ impl Traffic {
     /// Since when a head has been coming in that is not whole yet.
     pub(crate) fn head_since(&self) -> Option<Instant> {
         self.head_since.get()
+    }
+
+    /// A request has come.
+    pub(crate) fn asked(&self) {
+        self.asked.set(self.asked.get().saturating_add(1));
+    }
+
+    /// It was taken back before it was answered, after so long.
+    pub(crate) fn taken_back(&self, after: Duration) {
+        if after < AT_ONCE {
+            self.taken_back.set(self.taken_back.get().saturating_add(1));
+        }
+    }
+
+    /// Whether the client asks in order to take back: a backend begins with each of its requests.
+    pub(crate) fn is_restless(&self) -> bool {
+        let taken_back = self.taken_back.get();
+        taken_back > MAX_TAKEN_BACK && taken_back > self.asked.get() / 2
     }
 
     /// What was wrong with the last head, if anything.

@@ -47,6 +47,7 @@ impl Line {
         tally: Rc<Tally>,
     ) -> Self {
         under_way.set(under_way.get() + 1);
+        traffic.asked();
         let cut = |text: &str, most: usize| -> Box<str> {
             text.get(..text.floor_char_boundary(most)).unwrap_or_default().into()
         };
@@ -149,6 +150,9 @@ impl Drop for Line {
         let Some(mut record) = self.record.take() else { return };
         // Whoever drops it before its end is the client's side: its stream or its connection.
         record.outcome = self.outcome.get().unwrap_or(Outcome::ClientReset);
+        if record.outcome == Outcome::ClientReset && !self.is_answered() {
+            self.traffic.taken_back(self.began.elapsed());
+        }
         record.first_byte = self.first_byte.get().map(|at| at - self.began);
         record.duration = self.began.elapsed();
         record.to_backend_bytes = self.to_backend.get();

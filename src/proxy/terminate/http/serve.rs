@@ -141,6 +141,10 @@ impl<C: Connect> Shift<C> {
             if worked.is_ready() {
                 return worked;
             }
+            if self.desk.traffic.is_restless() {
+                self.draft.reason = Some("resets");
+                return Poll::Ready(Outcome::RequestRefused);
+            }
             while let Poll::Ready(due) = self.poll_due(cx) {
                 match due {
                     Due::Never => {}
