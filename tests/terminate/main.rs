@@ -22,6 +22,7 @@ mod load;
 mod origin;
 mod programs;
 mod scan;
+mod slow;
 mod streams;
 mod support;
 mod tcp;
