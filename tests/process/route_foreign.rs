@@ -2,7 +2,8 @@
 
 use std::process::Command;
 
-use crate::route_support::{Controlled, python};
+use crate::route_support::Controlled;
+use crate::support::python;
 use crate::support::text;
 
 #[test]

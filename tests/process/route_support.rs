@@ -205,10 +205,3 @@ pub(crate) fn plain(shown: &str) -> String {
     }
     text
 }
-
-/// The Python that has a gRPC client of its own; `tests/run` makes it.
-pub(crate) fn python() -> PathBuf {
-    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python-venv/bin/python");
-    assert!(python.exists(), "{} is missing: run tests/run once", python.display());
-    python
-}

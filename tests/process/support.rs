@@ -381,3 +381,10 @@ pub(crate) fn hello(host: &str) -> Vec<u8> {
     bytes.extend_from_slice(&body);
     bytes
 }
+
+/// The Python that has what comes from `PyPI`; `tests/run` makes it.
+pub(crate) fn python() -> PathBuf {
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python-venv/bin/python");
+    assert!(python.exists(), "{} is missing: run tests/run once", python.display());
+    python
+}

@@ -7,12 +7,13 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use mse_proxy::routing::termination::KeyDigest;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
 };
+use serde_json::Value;
 
 use crate::daemon::{Daemon, Delay, PATIENCE, held_up, route, serving, under};
 
@@ -35,6 +36,7 @@ impl Authority {
     pub(crate) fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
         let pem = params.self_signed(&key).unwrap().pem();
@@ -211,9 +213,14 @@ impl Scene {
         self.daemon.as_ref().unwrap().address
     }
 
-    /// The outcome of the next connection, and its reason.
+    /// The next record, of a request or of a connection.
+    pub(crate) fn record(&self) -> Value {
+        self.daemon.as_ref().unwrap().record()
+    }
+
+    /// The outcome of the next record, and its reason.
     pub(crate) fn ended(&self) -> (String, Option<String>) {
-        let record = self.daemon.as_ref().unwrap().record();
+        let record = self.record();
         let text = |key: &str| record[key].as_str().map(str::to_owned);
         (text("outcome").unwrap(), text("reason"))
     }
@@ -308,4 +315,10 @@ pub(crate) fn run(program: &str, arguments: &[&str], input: &[u8]) -> Output {
 
 pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
+}
+
+/// The term of a route that ends soon.
+pub(crate) fn in_seconds(seconds: i64) -> String {
+    let at = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds);
+    format!("expires_at = \"{at}\"")
 }

@@ -142,6 +142,10 @@ impl<C: Connect> Shift<C> {
             if worked.is_ready() {
                 return worked;
             }
+            if self.desk.traffic.is_restless() {
+                self.draft.reason = Some("resets");
+                return Poll::Ready(Outcome::RequestRefused);
+            }
             while let Poll::Ready(due) = self.poll_due(cx) {
                 match due {
                     Due::Never => {}
@@ -165,6 +169,7 @@ impl<C: Connect> Shift<C> {
     /// Sees the client off, if hyper has left anything of it.
     async fn end(&mut self, client: Option<Rewind<Gate<Ended<impl Transport>>>>, outcome: Outcome) {
         if let Some(client) = client {
+            self.desk.traffic.look_away();
             if matches!(outcome, Outcome::Closed | Outcome::RequestRefused) {
                 // What it has sent beyond its last request must not turn the answer into a reset.
                 self.draft.see_off(client, outcome, &mut self.timer).await;
