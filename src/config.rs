@@ -16,6 +16,7 @@ use crate::admin::Http;
 use crate::admission;
 use crate::control::{address, tls};
 use crate::nearest::nearest;
+use crate::probe::watch as certificates;
 use crate::proxy::connections::OnRemove;
 use crate::proxy::{backend, drain, fresh, limits, listener, peek, relay, terminate};
 use crate::reconcile::Precedence;
@@ -80,6 +81,8 @@ pub struct Config {
     pub admission: fresh::Settings,
     /// Which apps may run here, and under which names.
     pub platform: admission::Settings,
+    /// How certificates of backends are watched.
+    pub probe: certificates::Settings,
     /// What is counted.
     pub telemetry: metrics::Settings,
     /// Log and access log.

@@ -9,6 +9,7 @@ mod lobby;
 mod rounds;
 mod supply;
 mod terminating;
+mod watching;
 mod workers;
 
 use std::io;
@@ -47,8 +48,10 @@ use crate::store::choice;
 use crate::systemd;
 use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::almanac;
+use crate::telemetry::chronicle::Chronicle;
 use crate::telemetry::metrics::Metrics;
 use lobby::Lobby;
+use rounds::Telling;
 use supply::{Supply, become_ready, supply, wait_for_sources};
 use terminating::keep_certificates;
 use workers::{Plan, first_number, hire};
@@ -166,6 +169,7 @@ pub async fn start_on(
         Arc::clone(&clock),
         config.routes.precedence.clone(),
     );
+    let (reconciler, words) = watching::heard_by(reconciler);
     let mut reports = reconciler.reports();
     let Supply { sources, reload, store, registrar } =
         supply(reconciler, config, &clock, fixed, store, &mut control).await;
@@ -174,10 +178,10 @@ pub async fn start_on(
     keep_certificates(config, &shared.certificates, &clock, &mut control);
     let limits = Arc::new(Limits::new(config.limits.clone()));
     let metrics = Arc::new(Metrics::new(&config.telemetry));
-    let registrar = registrar.map(|(registrar, initializing)| {
-        rounds::begin(&registrar, initializing, &clock, &metrics, &mut control);
-        registrar
-    });
+    let chronicle = Arc::new(Chronicle::default());
+    let sightings = watching::begin(config, &table, &clock, words, &chronicle, &mut control);
+    let telling = Telling { metrics: Arc::clone(&metrics), chronicle: Arc::clone(&chronicle) };
+    let registrar = registrar.map(|both| rounds::begin(both, &clock, &telling, &mut control));
     let (colleagues, loads) = colleagues(workers());
     let (readiness, in_life) = watch::channel(Readiness::Starting { sources });
     let eyes = Arc::new(Eyes {
@@ -190,6 +194,8 @@ pub async fn start_on(
         reports: reports.clone(),
         readiness: in_life.clone(),
         certificates: shared.certificates.clone(),
+        sightings,
+        chronicle,
         started: clock.now(),
         clock: forward,
     });

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::admission::sight::Kind;
 use crate::clock::{Clock, Forward, Timestamp};
+use crate::probe::watch::{Seen, Sightings};
 use crate::proxy::connections::Ledger;
 use crate::proxy::handover::Loads;
 use crate::proxy::limits::Limits;
@@ -15,7 +17,8 @@ use crate::reconcile::Report;
 use crate::routing::table::Table;
 use crate::source::stored;
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::metrics::{CertificateFacts, Facts, Metrics, SourceFacts};
+use crate::telemetry::chronicle::Chronicle;
+use crate::telemetry::metrics::{CertificateFacts, Facts, Metrics, SourceFacts, WatchFacts};
 
 /// Where in its life the proxy is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +73,10 @@ pub struct Eyes {
     pub readiness: watch::Receiver<Readiness>,
     /// The certificates for terminated names.
     pub certificates: Certificates,
+    /// What is seen of the certificates of backends.
+    pub sightings: Sightings,
+    /// What happened beside the paths of connections.
+    pub chronicle: Arc<Chronicle>,
     /// The time of day.
     pub clock: Arc<Forward>,
     /// When the proxy started.
@@ -139,6 +146,7 @@ impl Eyes {
             dropped_records: self.log.dropped(),
             is_ready: self.readiness() == Readiness::Ready,
             certificates: self.certificate_facts(now),
+            watch: watched(&self.sightings.now()),
         }
     }
 
@@ -154,5 +162,16 @@ impl Eyes {
             nearest: nearest.map(|pair| (pair.file.to_string(), pair.not_after)).collect(),
             bare_routes: bare.chunk_by(|one, other| one.route == other.route).count(),
         }
+    }
+}
+
+fn watched(seen: &Seen) -> WatchFacts {
+    let faults = Kind::ALL.into_iter().zip(seen.faults).filter(|(kind, _)| kind.stands());
+    WatchFacts {
+        routes: seen.watched,
+        looks: seen.looks,
+        failures: seen.failures,
+        events: Kind::ALL.into_iter().map(Kind::word).zip(seen.events).collect(),
+        faults: faults.map(|(kind, count)| (kind.word(), count)).collect(),
     }
 }

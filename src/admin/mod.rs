@@ -12,6 +12,8 @@ mod page;
 mod query;
 mod spares;
 mod status;
+mod told;
+mod watched;
 
 use std::fmt;
 use std::io;

@@ -8,17 +8,17 @@ use serde::Serialize;
 
 use crate::admin::eyes::Eyes;
 use crate::admin::query::Query;
+use crate::admin::told::{MOST_FAULTS, Told, time};
+use crate::admin::watched::{Latest, Watched};
 use crate::clock::Timestamp;
 use crate::outcome::{Blame, Outcome, Stage};
 use crate::proxy::terminate::certificates::{Bare, Certificates, Trouble};
 use crate::reconcile::{Report, Standing};
+use crate::routing::explain::shortcomings;
 use crate::routing::route::{Claim, Phase, Route};
 use crate::routing::snapshot::{Conflict, Snapshot};
 use crate::telemetry::almanac::{DAY, HOUR};
 use crate::telemetry::metrics::Totals;
-
-/// How many faults of one source, and how many conflicts, are told.
-const MOST_FAULTS: usize = 50;
 
 /// How many names of one certificate are told.
 const MOST_NAMES: usize = 10;
@@ -45,6 +45,9 @@ pub(super) struct Status {
     conflict_count: usize,
     conflicts: Vec<Told>,
     certificates: Ends,
+    probe: Watched,
+    /// The newest things that happened to apps, projects, domains and certificates of backends.
+    events: Vec<Latest>,
     routes: Routes,
 }
 
@@ -135,13 +138,6 @@ struct Source {
     faults: Vec<Told>,
 }
 
-/// Something that is wrong, and where.
-#[derive(Debug, Serialize)]
-struct Told {
-    at: String,
-    message: String,
-}
-
 impl From<&Bare> for Told {
     fn from(Bare { route, pattern }: &Bare) -> Self {
         let message = format!("no certificate is good for {pattern}: its clients are refused");
@@ -182,6 +178,8 @@ struct Row {
     at: String,
     /// What is wrong with it.
     fault: Option<String>,
+    /// What else is to be known of it.
+    note: Option<String>,
 }
 
 impl Status {
@@ -216,6 +214,8 @@ impl Status {
             conflict_count: report.conflicts.len(),
             conflicts: conflicts.map(Told::from).collect(),
             certificates: Ends::of(&eyes.certificates, now),
+            probe: Watched::of(&eyes.sightings.now()),
+            events: eyes.chronicle.newest(MOST_FAULTS).into_iter().map(Latest::from).collect(),
             routes: Routes {
                 live: phases.live,
                 pending: phases.pending,
@@ -371,9 +371,6 @@ fn row(eyes: &Eyes, snapshot: &Snapshot, one: &Candidate<'_>, now: Timestamp) ->
         to_client_bytes: counts.map(|counts| counts.to_client),
         at: at.map(|origin| origin.to_string()).unwrap_or_default(),
         fault: one.conflict.map(|(_, conflict)| conflict.to_string()),
+        note: shortcomings(route),
     }
-}
-
-fn time(time: Timestamp) -> String {
-    format!("{time:.0}")
 }

@@ -14,5 +14,6 @@ pub mod rules;
 mod settings;
 pub mod sight;
 pub mod warning;
+pub mod watch;
 
 pub use settings::Settings;

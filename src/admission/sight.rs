@@ -2,8 +2,9 @@
 //!
 //! An app's certificate is the word of its enclave, so whatever is odd about it is told: another
 //! leaf than before, a name that it does not cover, an end before the app's, one leaf for two apps
-//! (browsers then use one connection for both names). No route outlives the certificate that its
-//! backend shows.
+//! (browsers then use one connection for both names).
+
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,8 +12,8 @@ use crate::admission::certificate::{Chain, Quote};
 use crate::clock::Timestamp;
 use crate::hostname::Pattern;
 use crate::registry::digest::pin;
-use crate::registry::names::{AppName, ProjectName};
 use crate::registry::written;
+use crate::routing::termination::KeyDigest;
 
 /// What is kept of a certificate that a backend showed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,9 +52,9 @@ pub enum Notice {
     #[error("the certificate is another one than before: its key is {now}, it was {before}")]
     Changed {
         /// The key's digest.
-        now: String,
+        now: KeyDigest,
         /// That of the one before.
-        before: String,
+        before: KeyDigest,
     },
     /// It shows a leaf for other names.
     #[error("the certificate does not cover {0}")]
@@ -73,14 +74,18 @@ pub enum Notice {
     #[error("the certificate ended at {0}")]
     Over(Timestamp),
     /// It shows the leaf of another app.
-    #[error(
-        "`{project}/{app}` shows the same certificate; browsers will use one connection for both"
-    )]
+    #[error("`{with}` shows the same certificate; browsers will use one connection for both")]
     Shared {
-        /// Whose the other app is.
-        project: ProjectName,
-        /// The other app.
-        app: AppName,
+        /// The other app, or the id of the other route.
+        with: Arc<str>,
+    },
+    /// Its key is not the one that its route is pinned to.
+    #[error("the key is {now}, and the route is pinned to {pin}: nobody is led there")]
+    OtherKey {
+        /// The key's digest.
+        now: KeyDigest,
+        /// The pin.
+        pin: KeyDigest,
     },
     /// It carries what is no quote, or that of another enclave.
     #[error("{}", match .0 {
@@ -90,22 +95,96 @@ pub enum Notice {
     Quote(Quote),
 }
 
+/// What a notice is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Another leaf than before. It tells of a moment; the others stand until they are mended.
+    Changed,
+    /// A name that is not covered.
+    NotCovered,
+    /// A leaf that is not valid yet.
+    NotYetValid,
+    /// An end before the route's.
+    EndsBefore,
+    /// A leaf that ended.
+    Over,
+    /// One leaf for two apps.
+    Shared,
+    /// What is no quote, or another enclave's.
+    Quote,
+    /// A key that is not the pinned one.
+    OtherKey,
+}
+
+impl Kind {
+    /// All of them, in their order.
+    pub const ALL: [Self; 8] = [
+        Self::Changed,
+        Self::NotCovered,
+        Self::NotYetValid,
+        Self::EndsBefore,
+        Self::Over,
+        Self::Shared,
+        Self::Quote,
+        Self::OtherKey,
+    ];
+
+    /// Its place among all.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Whether it stands until it is mended, and does not tell of a moment alone.
+    #[must_use]
+    pub const fn stands(self) -> bool {
+        !matches!(self, Self::Changed)
+    }
+
+    /// Its word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Changed => "changed",
+            Self::NotCovered => "not_covered",
+            Self::NotYetValid => "not_yet_valid",
+            Self::EndsBefore => "ends_before",
+            Self::Over => "over",
+            Self::Shared => "shared",
+            Self::Quote => "quote",
+            Self::OtherKey => "other_key",
+        }
+    }
+}
+
+impl Notice {
+    /// What it is about.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Changed { .. } => Kind::Changed,
+            Self::NotCovered(_) => Kind::NotCovered,
+            Self::NotYetValid(_) => Kind::NotYetValid,
+            Self::EndsBefore { .. } => Kind::EndsBefore,
+            Self::Over(_) => Kind::Over,
+            Self::Shared { .. } => Kind::Shared,
+            Self::Quote(_) => Kind::Quote,
+            Self::OtherKey { .. } => Kind::OtherKey,
+        }
+    }
+}
+
 /// What is to be said of a chain that was seen for these hosts, whose route ends then.
 #[must_use]
 pub fn notices(
     hosts: &[Pattern],
     ends_at: Option<Timestamp>,
     chain: &Chain,
-    before: Option<&Sight>,
     now: Timestamp,
 ) -> Vec<Notice> {
-    let (leaf, seen) = (&chain.leaf, Sight::from(chain));
-    let mut notices = Vec::new();
-    if let Some(before) = before.filter(|before| before.leaf != seen.leaf) {
-        notices.push(Notice::Changed { now: seen.key, before: before.key.clone() });
-    }
+    let leaf = &chain.leaf;
     let uncovered = hosts.iter().filter(|host| !leaf.covers(host));
-    notices.extend(uncovered.cloned().map(Notice::NotCovered));
+    let mut notices: Vec<_> = uncovered.cloned().map(Notice::NotCovered).collect();
     if leaf.not_before > now {
         notices.push(Notice::NotYetValid(leaf.not_before));
     }
@@ -120,21 +199,4 @@ pub fn notices(
         odd @ (Quote::Malformed | Quote::OtherKey) => notices.push(Notice::Quote(odd)),
     }
     notices
-}
-
-/// The other apps that show the same leaf.
-#[must_use]
-pub fn shared<'a>(
-    seen: &Sight,
-    others: impl IntoIterator<Item = (&'a ProjectName, &'a AppName, &'a Sight)>,
-) -> Vec<Notice> {
-    let same = others.into_iter().filter(|(_, _, other)| other.leaf == seen.leaf);
-    same.map(|(project, app, _)| Notice::Shared { project: project.clone(), app: app.clone() })
-        .collect()
-}
-
-/// The end of a route whose backend shows this.
-#[must_use]
-pub fn cap(ends_at: Option<Timestamp>, seen: &Sight) -> Timestamp {
-    ends_at.map_or(seen.not_after, |ends_at| ends_at.min(seen.not_after))
 }

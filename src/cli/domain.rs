@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::remote::{AdminArguments, Remote, with_proxy};
 use super::report::{Style, Voice, print};
-use super::shown::instant;
+use super::shown::{instant, moment};
 use super::table::{Column, Part, Tone, table};
 use super::words::{clean, remaining};
 use super::{Format, Status};
@@ -145,10 +145,7 @@ fn prose(domain: &Domain, now: Timestamp, style: Style) -> String {
     let mut line = |word: &str, value: &str| {
         let _ = writeln!(text, "  {} {}", style.faint(&format!("{word:<8}")), clean(value));
     };
-    let at = |at: &str| {
-        let words = instant(at).map(|at| format!(", {}", remaining(now, at)));
-        format!("{at}{}", words.unwrap_or_default())
-    };
+    let at = |at: &str| moment(at, now);
     line("app", &format!("{}/{}", domain.project, domain.app));
     match domain.claim.as_str() {
         "live" => line("until", &at(&domain.until)),

@@ -17,6 +17,7 @@ use crate::admission::evidence::{
 use crate::admission::manifest::{self, FaultKind, MAX_TEXT, Manifest, Places, Reading};
 use crate::admission::refusal::Refusal;
 use crate::admission::rules::{Open, Terms, Verdict, Wish, judge, judge_files};
+use crate::admission::warning::Warning;
 use crate::clock::Timestamp;
 use crate::hostname::Pattern;
 use crate::probe;
@@ -82,6 +83,8 @@ pub(super) struct Loaded {
     pub(super) certificate: Vec<Vec<u8>>,
     /// Whether the owner's key fits it. The key itself is forgotten here.
     pub(super) key: Option<KeyFinding>,
+    /// What is odd and cannot be seen from elsewhere, in the words of those who can see the rest.
+    pub(super) warnings: Vec<String>,
 }
 
 /// Reads a manifest and the files that it names.
@@ -100,15 +103,23 @@ pub(super) fn load(path: &Path, now: Timestamp) -> Result<Loaded, Vec<Finding>> 
     faults.extend(refusals.iter().map(|one| told(one, &reading.places, &source)));
     let evidence = reading.manifest.as_ref().map(|manifest| gather(manifest, folder));
     let Evidence { certificate, key, .. } = evidence.unwrap_or_default();
+    let mut warnings = Vec::new();
     let certificate = match certificate {
         None => Vec::new(),
-        Some(Ok(chain)) => chain.all().map(|one| one.der.clone()).collect(),
+        Some(Ok(chain)) => {
+            if chain.has_private_key {
+                let Finding { place, message } = odd(&Warning::KeyBeside, &reading.places, &source);
+                warnings.push(format!("{}: {message}", place.origin));
+            }
+            chain.all().map(|one| one.der.clone()).collect()
+        }
         Some(Err(why)) => {
             faults.push(told(&Refusal::NoChain(why), &reading.places, &source));
             Vec::new()
         }
     };
-    if faults.is_empty() { Ok(Loaded { text, certificate, key }) } else { Err(faults) }
+    let loaded = Loaded { text, certificate, key, warnings };
+    if faults.is_empty() { Ok(loaded) } else { Err(faults) }
 }
 
 /// What is where a manifest says.
@@ -126,6 +137,12 @@ fn told(refusal: &Refusal, places: &Places, source: &Arc<str>) -> Finding {
     finding(known.unwrap_or_else(|| Place::of_source(source)), refusal)
 }
 
+/// What is odd about it, likewise.
+fn odd(warning: &Warning, places: &Places, source: &Arc<str>) -> Finding {
+    let known = places.get(warning.key()).cloned();
+    finding(known.unwrap_or_else(|| Place::of_source(source)), warning)
+}
+
 fn finding(place: Place, words: &dyn std::fmt::Display) -> Finding {
     Finding { place, message: words.to_string() }
 }
@@ -133,9 +150,7 @@ fn finding(place: Place, words: &dyn std::fmt::Display) -> Finding {
 impl Judged {
     fn take(&mut self, manifest: &Manifest, verdict: Verdict, places: &Places, source: &Arc<str>) {
         self.faults.extend(verdict.refusals.iter().map(|one| told(one, places, source)));
-        let place =
-            |key: &str| places.get(key).cloned().unwrap_or_else(|| Place::of_source(source));
-        self.warnings.extend(verdict.warnings.iter().map(|one| finding(place(one.key()), one)));
+        self.warnings.extend(verdict.warnings.iter().map(|one| odd(one, places, source)));
         self.app = Some(format!("{}/{}", manifest.cloud.project, manifest.name));
         self.terms = verdict.terms;
         self.open = verdict.open;

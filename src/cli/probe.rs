@@ -116,7 +116,7 @@ fn look(backend: &Endpoint, host: &Hostname) -> Result<Chain, String> {
 
 fn judge(chain: Chain, arguments: &Arguments, aim: &Aim, now: Timestamp) -> (Chain, Vec<Notice>) {
     let hosts = [Pattern::Exact(arguments.host.clone())];
-    let notices = notices(&hosts, aim.ends_at, &chain, None, now);
+    let notices = notices(&hosts, aim.ends_at, &chain, now);
     (chain, notices)
 }
 

@@ -1,5 +1,6 @@
 //! How far a long command is: for who looks at a terminal, and for nobody else.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -15,7 +16,7 @@ pub(super) struct Progress(ProgressBar);
 
 impl Progress {
     /// So many steps of something.
-    pub(super) fn new(steps: u64, doing: &'static str, voice: Voice) -> Self {
+    pub(super) fn new(steps: u64, doing: impl Into<Cow<'static, str>>, voice: Voice) -> Self {
         let target = if voice.complaints.is_terminal() && voice.style.is_terminal() {
             ProgressDrawTarget::stderr()
         } else {
@@ -38,6 +39,11 @@ impl Progress {
     /// Says something beside it.
     pub(super) fn aside(&self, say: impl FnOnce()) {
         self.0.suspend(say);
+    }
+
+    /// Something else is done from now on.
+    pub(super) fn goes_on(&self, doing: impl Into<Cow<'static, str>>) {
+        self.0.set_message(doing);
     }
 
     /// One step is done.

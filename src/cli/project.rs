@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::remote::{AdminArguments, Expected, Remote, with_proxy};
 use super::report::{Style, Voice, print};
-use super::shown::instant;
+use super::shown::{instant, moment};
 use super::table::{Column, Part, Tone, table};
 use super::words::{When, clean, parse_since, remaining};
 use super::{Format, Status};
@@ -163,10 +163,7 @@ fn prose(project: &Project, now: Timestamp, style: Style) -> String {
     let mut line = |word: &str, value: &str| {
         let _ = writeln!(text, "  {} {}", style.faint(&format!("{word:<8}")), clean(value));
     };
-    let since = |at: &str| {
-        let words = instant(at).map(|at| format!(", {}", remaining(now, at)));
-        format!("{at}{}", words.unwrap_or_default())
-    };
+    let since = |at: &str| moment(at, now);
     match project.standing.as_str() {
         "unpaid" => {
             line("since", &since(&project.since));

@@ -39,6 +39,11 @@ pub(super) fn instant(text: &str) -> Option<Timestamp> {
     text.parse().ok()
 }
 
+/// An instant to the second, and how far that is.
+pub(super) fn moment(at: &str, now: Timestamp) -> String {
+    instant(at).map_or_else(|| at.to_owned(), |at| format!("{at:.0}, {}", remaining(now, at)))
+}
+
 /// An instant to the millisecond, always as long.
 pub(super) fn short(at: &str) -> String {
     instant(at).map_or_else(|| clean(at), |at| format!("{at:.3}"))
@@ -109,6 +114,8 @@ pub(super) fn state_json(state: &RouteState) -> Value {
         ("revision", json!((state.revision > 0).then_some(state.revision))),
         ("fault", json!((!state.fault.is_empty()).then_some(&state.fault))),
         ("open_connections", json!(state.open_connections)),
+        ("ends_at", json!((!state.ends_at.is_empty()).then_some(&state.ends_at))),
+        ("note", json!((!state.note.is_empty()).then_some(&state.note))),
     ];
     map.extend(more.map(|(key, value)| (key.to_owned(), value)));
     Value::Object(map)

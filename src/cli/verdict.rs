@@ -38,6 +38,9 @@ impl Verdict {
             for (word, value) in lines(&route, instant(at).unwrap_or(now)) {
                 line(word, &value);
             }
+            if !state.note.is_empty() {
+                line("note", &clean(&state.note));
+            }
         }
         if let Some(from) = self.from {
             line("from", &from.to_string());

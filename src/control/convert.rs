@@ -171,8 +171,12 @@ mod tests {
         let said =
             proto::Route { protocol: "http".into(), backend_tls: "verify".into(), ..least.clone() };
         assert_eq!(message(&route(&said).unwrap()), least);
-        let sealed = proto::Route { mode: String::new(), pin: "x".into(), ..least };
-        assert_eq!(route(&sealed).unwrap_err().0.len(), 2);
+        let sealed = proto::Route { mode: "passthrough".into(), pin: "x".into(), ..least.clone() };
+        assert_eq!(route(&sealed).unwrap_err().0.len(), 1);
+        // The backends of a sealed route are looked at beside its connections.
+        let pin = format!("sha256:{}", "0a".repeat(32));
+        let sealed = proto::Route { mode: "passthrough".into(), pin, ..least };
+        assert_eq!(message(&route(&sealed).unwrap()), sealed);
     }
 
     #[test]

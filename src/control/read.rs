@@ -16,7 +16,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::control::{convert, proto};
 use crate::reconcile::Report;
 use crate::registry::image::{Stored, Value};
-use crate::routing::explain::{Explanation, explain};
+use crate::routing::explain::{Explanation, explain, shortcomings};
 use crate::routing::route::{Origin, Route};
 use crate::routing::snapshot::Snapshot;
 use crate::source::stored::Handle;
@@ -236,17 +236,18 @@ impl<'a> Moment<'a> {
             origin: stored::NAME.to_owned(),
             revision,
             fault: "what is stored is no route".to_owned(),
-            open_connections: 0,
+            ..proto::RouteState::default()
         })
     }
 
     fn state(&self, row: &Row, at: Timestamp, revision: u64) -> proto::RouteState {
         let Row { route, origin, fault } = row;
         let hold = route.hold();
+        let seen = self.in_force(row);
         let phase = match fault {
             Some(_) => proto::Phase::Faulty,
             None if hold.is_some() => proto::Phase::Pending,
-            None => convert::phase(route.phase(at)),
+            None => convert::phase(seen.phase(at)),
         };
         let fault = fault.clone().or_else(|| Some(hold?.words().to_owned()));
         let open = if row.fault.is_none() { self.eyes.ledger.open_of(&route.id) } else { 0 };
@@ -258,7 +259,16 @@ impl<'a> Moment<'a> {
             revision,
             fault: fault.unwrap_or_default(),
             open_connections: open.try_into().unwrap_or(u64::MAX),
+            ends_at: seen.seen_end().map(|end| end.to_string()).unwrap_or_default(),
+            note: shortcomings(seen).unwrap_or_default(),
         }
+    }
+
+    /// The same route as it is in force: what was seen of its backends is not stored with it.
+    fn in_force<'r>(&'r self, row: &'r Row) -> &'r Route {
+        let known = self.snapshot.by_id(&row.route.id).filter(|_| row.fault.is_none());
+        let known = known.map(|written| &*written.route);
+        known.filter(|known| is_same(known, &row.route)).unwrap_or(&row.route)
     }
 
     /// The source that told a route: routes of files bear the names of their files.
@@ -270,6 +280,11 @@ impl<'a> Moment<'a> {
         let mut sources = self.report.sources.iter().map(|standing| &*standing.name);
         sources.find(|name| *name == &*origin.source).unwrap_or(file::NAME)
     }
+}
+
+/// Whether what was seen of a route concerns another version of it.
+fn is_same(one: &Route, other: &Route) -> bool {
+    one.leads_like(other) && one.hosts == other.hosts && one.written_end() == other.written_end()
 }
 
 /// The first places behind one.

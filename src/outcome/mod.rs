@@ -88,7 +88,8 @@ pub enum Outcome {
     BackendClosedEarly,
     /// What the backend answered is no HTTP.
     BackendProtocol,
-    /// The backend did not prove who it is, or does not speak TLS as we do.
+    /// The backend did not prove who it is, does not speak TLS as we do, or was not seen to have the
+    /// key that its route is pinned to.
     BackendTls,
     /// The proxy itself failed.
     Internal,
@@ -353,6 +354,7 @@ impl Outcome {
             | Self::BackendRefused
             | Self::BackendTimeout
             | Self::BackendUnreachable
+            | Self::BackendTls
             | Self::Drained
             | Self::RouteExpired
             | Self::RouteRemoved
@@ -362,7 +364,6 @@ impl Outcome {
             | Self::HandshakeTimeout
             | Self::RequestRefused
             | Self::BackendProtocol
-            | Self::BackendTls
             | Self::Closed
             | Self::ClientReset
             | Self::BackendReset

@@ -88,7 +88,6 @@ impl Onlooker {
             ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
         let mut client =
             builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
-        client.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         // Each look shows what is there now.
         client.resumption = rustls::client::Resumption::disabled();
         Ok(Self { connector: TlsConnector::from(Arc::new(client)) })
@@ -104,8 +103,27 @@ impl Onlooker {
         name: &Hostname,
         resolver: &impl Resolve,
     ) -> Result<Chain, Unseen> {
+        self.look_offering(&[], backend, name, resolver).await
+    }
+
+    /// The same, as a client that offers these protocols; those of the web, if none.
+    ///
+    /// # Errors
+    /// As [`Onlooker::look`].
+    pub async fn look_offering(
+        &self,
+        protocols: &[Box<[u8]>],
+        backend: &Endpoint,
+        name: &Hostname,
+        resolver: &impl Resolve,
+    ) -> Result<Chain, Unseen> {
+        let offered = if protocols.is_empty() {
+            web()
+        } else {
+            protocols.iter().map(|name| name.to_vec()).collect()
+        };
         let looking = async {
-            let mut tls = self.shake(backend, name, resolver).await?;
+            let mut tls = self.shake_offering(offered, backend, name, resolver).await?;
             let chain = shown(&tls)?;
             // Whoever does not hear it has nothing more to say either.
             let _ = timeout(GOODBYE, tls.shutdown()).await;
@@ -121,11 +139,27 @@ impl Onlooker {
         name: &Hostname,
         resolver: &impl Resolve,
     ) -> Result<TlsStream<Box<dyn Bytes>>, Unseen> {
+        self.shake_offering(web(), backend, name, resolver).await
+    }
+
+    async fn shake_offering(
+        &self,
+        protocols: Vec<Vec<u8>>,
+        backend: &Endpoint,
+        name: &Hostname,
+        resolver: &impl Resolve,
+    ) -> Result<TlsStream<Box<dyn Bytes>>, Unseen> {
         let unnamed = |error| Unseen::NoHandshake(io::Error::other(error));
         let server = ServerName::try_from(name.as_str().to_owned()).map_err(unnamed)?;
         let stream = connect(backend, resolver).await?;
-        self.connector.connect(server, stream).await.map_err(Unseen::NoHandshake)
+        let offering = self.connector.with_alpn(protocols);
+        offering.connect(server, stream).await.map_err(Unseen::NoHandshake)
     }
+}
+
+/// What clients offer unless they want something else.
+fn web() -> Vec<Vec<u8>> {
+    vec![b"h2".to_vec(), b"http/1.1".to_vec()]
 }
 
 /// What came to pass in a handshake.

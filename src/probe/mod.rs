@@ -3,3 +3,4 @@
 pub mod certificate;
 pub mod domain;
 pub mod readiness;
+pub mod watch;

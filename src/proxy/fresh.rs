@@ -78,6 +78,12 @@ impl Newcomers {
         Self { most: most.min(Semaphore::MAX_PERMITS), budget, rooms: DashMap::new() }
     }
 
+    /// How long one waits at the most: the budget of connecting.
+    #[must_use]
+    pub fn budget(&self) -> Duration {
+        self.budget
+    }
+
     /// Waits for a place at a route's app.
     ///
     /// # Errors

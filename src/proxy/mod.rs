@@ -22,6 +22,7 @@ pub mod limits;
 pub mod listener;
 mod passage;
 pub mod peek;
+mod pinned;
 pub mod pulse;
 pub mod refuse;
 pub mod relay;

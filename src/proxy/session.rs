@@ -23,6 +23,7 @@ use crate::proxy::house::House;
 use crate::proxy::limits::{Permit, Slot};
 use crate::proxy::passage::Passage;
 use crate::proxy::peek::{PeekError, Peeked, peek};
+use crate::proxy::pinned::proven;
 use crate::proxy::relay::pump::Relay;
 use crate::proxy::terminate::journey::{Guest, receive};
 use crate::proxy::transport::Transport;
@@ -209,6 +210,8 @@ fn travel<T: Transport, C: Connect>(
             }
             Err(outcome) => {
                 draft.endpoint = Some(0);
+                // Of a sealed backend nothing else is known that would be told so.
+                draft.reason = (outcome == Outcome::BackendTls).then_some("pin");
                 Err(outcome)
             }
         }
@@ -218,7 +221,7 @@ fn travel<T: Transport, C: Connect>(
 /// Connects to a route's backend, in its turn where that serves one client at a time. Tells which of
 /// its endpoints that is.
 async fn reach<C: Connect>(
-    route: &Route,
+    route: &Arc<Route>,
     said: usize,
     house: &House<C>,
     timer: &mut Deadline,
@@ -229,6 +232,8 @@ async fn reach<C: Connect>(
     } else {
         None
     };
+    let newer = if route.pin().is_some() { Some(proven(route, house, timer).await?) } else { None };
+    let route = newer.as_deref().unwrap_or(route);
     match house.dialer.connect(route, timer).await {
         Ok((backend, endpoint)) => Ok((backend, endpoint, newcomer)),
         Err(error) => {

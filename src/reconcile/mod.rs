@@ -12,6 +12,7 @@
 
 mod changes;
 mod precedence;
+mod witness;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -24,10 +25,12 @@ use tracing::{info, warn};
 
 use crate::clock::{Clock, Timestamp};
 use crate::reconcile::changes::{Changes, reusing};
+use crate::reconcile::witness::Witness;
 use crate::routing::claims::Claims;
 use crate::routing::route::Claim;
 use crate::routing::snapshot::{Conflict, LeftOut, Snapshot};
 use crate::routing::table::{Publisher, Table};
+use crate::routing::words::Words;
 use crate::source::{Fault, RouteSet};
 use crate::store::Revision;
 use crate::telemetry::logging::Named;
@@ -93,6 +96,8 @@ pub struct Reconciler {
     precedence: Precedence,
     sets: BTreeMap<Arc<str>, RouteSet>,
     standings: BTreeMap<Arc<str>, Standing>,
+    /// What is seen of the backends of routes.
+    witness: Witness,
     reports: watch::Sender<Report>,
 }
 
@@ -107,7 +112,14 @@ impl Reconciler {
     ) -> Self {
         let reports = watch::channel(Report::default()).0;
         let (sets, standings) = (BTreeMap::new(), BTreeMap::new());
-        Self { publisher, table, clock, precedence, sets, standings, reports }
+        let witness = Witness::default();
+        Self { publisher, table, clock, precedence, sets, standings, witness, reports }
+    }
+
+    /// The same, which also puts into its routes what is seen of their backends.
+    #[must_use]
+    pub fn seeing(self, words: watch::Receiver<Words>) -> Self {
+        Self { witness: Witness::new(words), ..self }
     }
 
     /// Tells what became of each set.
@@ -119,8 +131,14 @@ impl Reconciler {
     /// Takes sets until no source is left. The table stays as it was then.
     pub async fn run(mut self, mut sets: mpsc::Receiver<RouteSet>) {
         let mut rested = Instant::now();
-        while let Some(set) = sets.recv().await {
-            self.take(set);
+        loop {
+            tokio::select! {
+                set = sets.recv() => match set {
+                    Some(set) => self.take(set),
+                    None => return,
+                },
+                () = self.witness.wait() => {}
+            }
             loop {
                 tokio::select! {
                     set = sets.recv() => match set {
@@ -184,7 +202,8 @@ impl Reconciler {
         let old = self.table.current().snapshot;
         let ranked = self.ranked();
         let sets = ranked.iter().filter_map(|name| self.sets.get(name));
-        let wanted: Vec<Claims> = sets.clone().map(|set| reusing(&set.claims, &old)).collect();
+        let seen = self.witness.put_into(sets.clone().map(|set| &set.claims), &old);
+        let wanted: Vec<Claims> = seen.iter().map(|claims| reusing(claims, &old)).collect();
         let (new, left_out) = Snapshot::merge(&old, &wanted);
         let new = new.as_of(sets.filter_map(|set| set.revision).max());
         self.tell_conflicts(&left_out);
@@ -250,7 +269,10 @@ fn rest_after(took: Duration) -> Duration {
 mod tests {
     use super::*;
     use crate::clock::SystemClock;
+    use crate::routing::route::Route;
+    use crate::routing::seen::Seen;
     use crate::routing::table::table;
+    use crate::routing::words::Word;
     use crate::source::document::read;
 
     /// A reconciler, its table, and a way to hand it a document.
@@ -311,6 +333,48 @@ mod tests {
             )
         };
         assert!(same("b") && !same("a"));
+    }
+
+    #[test]
+    fn what_is_seen_of_backends_is_put_in_once_and_lifted_again() {
+        let (mut reconciler, table) = scene(Precedence::default());
+        let (say_words, heard) = watch::channel(Words::default());
+        reconciler.witness = Witness::new(heard);
+        say(&mut reconciler, "file", &(route("a", "a.test") + &route("b", "b.test")));
+        say(&mut reconciler, "store", &route("c", "c.test"));
+        let in_force = |id: &str| Arc::clone(&table.current().snapshot.by_id(id).unwrap().route);
+        let (plain, b, c) = (in_force("a"), in_force("b"), in_force("c"));
+        let end: Timestamp = "2030-01-01T00:00:00Z".parse().unwrap();
+        let word = |of: &Arc<Route>| {
+            let seen = Seen { ends_at: Some(end), ..Seen::default() };
+            (Arc::clone(&of.id), Word { of: Arc::clone(of), seen })
+        };
+        say_words.send_replace([word(&plain), word(&c)].into_iter().collect());
+        reconciler.reconcile();
+        let capped = in_force("a");
+        assert_eq!((capped.seen_end(), in_force("c").seen_end()), (Some(end), Some(end)));
+        assert!(Arc::ptr_eq(&in_force("b"), &b));
+
+        // Neither another word nor another set of another source touches it.
+        let revision = table.current().revision;
+        say_words.send_replace([word(&capped), word(&c)].into_iter().collect());
+        reconciler.reconcile();
+        assert_eq!(table.current().revision, revision);
+        let addresses = table.current().snapshot.whole_passages();
+        say(&mut reconciler, "store", &(route("c", "c.test") + &route("d", "d.test")));
+        assert!(Arc::ptr_eq(&in_force("a"), &capped) && in_force("c").seen_end() == Some(end));
+        assert_eq!(table.current().snapshot.whole_passages().intersection(&addresses).count(), 1);
+
+        // A route that leads elsewhere is not concerned.
+        let moved = route("a", "a.test").replace("127.0.0.1:1", "127.0.0.1:2");
+        say(&mut reconciler, "file", &(moved + &route("b", "b.test")));
+        assert_eq!(in_force("a").seen_end(), None);
+        say(&mut reconciler, "file", &(route("a", "a.test") + &route("b", "b.test")));
+        assert_eq!(in_force("a").seen_end(), Some(end));
+        say_words.send_replace(Words::default());
+        reconciler.reconcile();
+        assert_eq!(in_force("a"), plain);
+        assert_eq!(in_force("c"), c);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! the record changed. Nothing depends on its being done in time: ends hold by themselves.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use super::{Error, Registrar, TRIES};
 use crate::clock::Timestamp;
@@ -60,7 +61,42 @@ pub enum Event {
     },
 }
 
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reminded { number, suspended_at, .. } => {
+                write!(
+                    f,
+                    "reminder {number} of an unpaid invoice: it is suspended at {suspended_at}"
+                )
+            }
+            Self::Suspended { .. } => f.write_str("suspended: its invoice was not paid in time"),
+            Self::Expired { .. } => f.write_str("expired"),
+            Self::Gate { gate: Gate::Open, .. } => f.write_str("leads here: its gate is open"),
+            Self::Gate { gate: Gate::Pending, .. } => f.write_str("its gate is pending"),
+            Self::Gate { gate: Gate::Suspended, .. } => {
+                f.write_str("leads elsewhere: its gate is closed")
+            }
+            Self::Found { phase, .. } => write!(f, "was found to be {phase}"),
+        }
+    }
+}
+
 impl Event {
+    /// Whom it befell: a project, an app or a domain.
+    #[must_use]
+    pub fn whom(&self) -> String {
+        match self {
+            Self::Reminded { project, .. } | Self::Suspended { project } => {
+                format!("project {project}")
+            }
+            Self::Expired { project, app } | Self::Found { project, app, .. } => {
+                format!("app {project}/{app}")
+            }
+            Self::Gate { domain, .. } => format!("domain {domain}"),
+        }
+    }
+
     /// All words.
     pub const WORDS: [&str; 5] = ["reminded", "suspended", "expired", "gate", "found"];
 

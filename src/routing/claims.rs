@@ -58,6 +58,12 @@ impl Passage {
         Self { above, ..self.clone() }
     }
 
+    /// The same passage at the place of another one.
+    #[must_use]
+    pub fn at_the_place_of(&self, other: &Self) -> Self {
+        Self { source: Arc::clone(&other.source), above: other.above, ..self.clone() }
+    }
+
     /// What is written here.
     #[must_use]
     pub fn written(&self) -> &[Written] {
@@ -81,6 +87,13 @@ impl Passage {
     #[must_use]
     pub fn address(&self) -> usize {
         self.written.as_ptr().addr()
+    }
+
+    /// The same passage with other values of its routes.
+    #[must_use]
+    pub fn with_routes(&self, of: impl Fn(&Arc<Route>) -> Arc<Route>) -> Self {
+        let other = |written: &Written| Written { route: of(&written.route), ..written.clone() };
+        Self { written: self.written.iter().map(other).collect(), ..self.clone() }
     }
 
     /// The same passage, with the known value in the place of each route that is equal to it, so

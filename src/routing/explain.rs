@@ -11,6 +11,7 @@ use crate::clock::Timestamp;
 use crate::hostname::{Hostname, HostnameError};
 use crate::outcome::Outcome;
 use crate::routing::route::{Origin, Route};
+use crate::routing::seen::Fit;
 use crate::routing::snapshot::{Miss, Snapshot};
 use crate::wire::client_hello::Alpn;
 
@@ -55,6 +56,22 @@ pub fn explain(snapshot: &Snapshot, host: &str, alpn: &Alpn, at: Timestamp) -> E
     Explanation { host, at, verdict, origin }
 }
 
+/// What was seen of a route's backends that makes it end sooner than it was written down, or lets less
+/// through.
+#[must_use]
+pub fn shortcomings(route: &Route) -> Option<String> {
+    let end =
+        route.seen_end().map(|end| format!("ends at {end}, with the certificate of its backend"));
+    let of = route.backends.iter().enumerate();
+    let out = of.filter_map(|(place, backend)| match route.fit(place) {
+        Fit::Matches => None,
+        Fit::Unseen => Some(format!("{backend} was not seen to have the pinned key yet")),
+        Fit::Differs => Some(format!("{backend} has another key than the pinned one")),
+    });
+    let words: Vec<_> = end.into_iter().chain(out).collect();
+    (!words.is_empty()).then(|| words.join("; "))
+}
+
 impl Verdict {
     /// The route that covers the name, live or not.
     #[must_use]
@@ -91,10 +108,13 @@ impl Verdict {
                 Some(start) => format!("the route begins at {start}"),
                 None => "the route has not begun".to_owned(),
             },
-            Self::Missed(Miss::Expired(route)) => match route.lifetime().expires_at {
-                Some(end) => format!("the route ended at {end}"),
-                None => "the route has ended".to_owned(),
-            },
+            Self::Missed(Miss::Expired(route)) => {
+                match (route.lifetime().expires_at, route.seen_end()) {
+                    (_, Some(end)) => format!("the certificate of its backend ended at {end}"),
+                    (Some(end), None) => format!("the route ended at {end}"),
+                    (None, None) => "the route has ended".to_owned(),
+                }
+            }
             Self::Missed(Miss::Held(_, hold)) => {
                 format!("the route is held back: {}", hold.words())
             }

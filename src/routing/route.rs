@@ -13,7 +13,8 @@ use crate::clock::Timestamp;
 use crate::endpoint::Endpoint;
 use crate::hostname::{Hostname, Pattern};
 use crate::routing::few::Few;
-use crate::routing::termination::Termination;
+use crate::routing::seen::{Fit, Seen};
+use crate::routing::termination::{KeyDigest, Termination};
 use crate::wire::alert::Answer;
 use crate::wire::client_hello::Alpn;
 
@@ -60,10 +61,23 @@ pub struct Terms {
     pub refusal: Option<Answer>,
     /// How many connections at once; 0 is no limit.
     pub max_connections: u32,
+    /// If sealed: the only key that its backends may have.
+    pub pin: Option<KeyDigest>,
     /// Why nothing is forwarded, if nothing is.
     pub hold: Option<Hold>,
     /// Whether its app is being configured, and serves one client at a time.
     pub is_initializing: bool,
+    /// What was seen of its backends.
+    pub seen: Seen,
+}
+
+impl Terms {
+    /// When it is live, by what was seen as well: no route outlives the certificate that its
+    /// backends show.
+    fn lifetime(&self) -> Lifetime {
+        let ends = self.lifetime.expires_at.into_iter().chain(self.seen.ends_at);
+        Lifetime { expires_at: ends.min(), ..self.lifetime }
+    }
 }
 
 /// Why nothing is forwarded to a name that a route claims.
@@ -94,6 +108,8 @@ enum Stored {
     None,
     /// An end date.
     End { nanosecond: i32, second: i64 },
+    /// No end date of its own, and backends whose certificate ends in this second.
+    Seen { second: i64 },
     /// Anything else.
     All(Box<Terms>),
 }
@@ -125,8 +141,80 @@ impl Route {
                 expires_at: Timestamp::new(*second, *nanosecond).ok(),
                 ..Lifetime::default()
             },
-            Stored::All(terms) => terms.lifetime,
+            Stored::Seen { second } => {
+                Lifetime { expires_at: Timestamp::from_second(*second).ok(), ..Lifetime::default() }
+            }
+            Stored::All(terms) => terms.lifetime(),
         }
+    }
+
+    /// Its end as it was written down, whatever was seen of its backends.
+    #[must_use]
+    pub fn written_end(&self) -> Option<Timestamp> {
+        match &self.terms {
+            Stored::None | Stored::Seen { .. } => None,
+            Stored::End { .. } => self.lifetime().expires_at,
+            Stored::All(terms) => terms.lifetime.expires_at,
+        }
+    }
+
+    /// Its end, if it is the certificate of its backends that makes it so early.
+    #[must_use]
+    pub fn seen_end(&self) -> Option<Timestamp> {
+        let end = self.lifetime().expires_at;
+        end.filter(|_| end != self.written_end())
+    }
+
+    /// If it is sealed: the only key that its backends may have.
+    #[must_use]
+    pub fn pin(&self) -> Option<KeyDigest> {
+        self.all()?.pin
+    }
+
+    /// How the backend at a place fits. Without a pin, each does.
+    #[must_use]
+    pub fn fit(&self, place: usize) -> Fit {
+        match self.all() {
+            Some(terms) if terms.pin.is_some() => {
+                terms.seen.fits.get(place).copied().unwrap_or_default()
+            }
+            _ => Fit::Matches,
+        }
+    }
+
+    /// The same route after this was seen of its backends.
+    #[must_use]
+    pub fn seen(&self, seen: &Seen) -> Self {
+        let terms = Terms { seen: self.said_by(seen), ..self.terms() };
+        let Self { id, hosts, backends, .. } = self;
+        let (id, hosts, backends) = (Arc::clone(id), hosts.clone(), backends.clone());
+        Self { id, hosts, backends, terms: terms.into() }
+    }
+
+    /// Whether this says anything of it.
+    #[must_use]
+    pub fn heeds(&self, seen: &Seen) -> bool {
+        self.said_by(seen) != Seen::default()
+    }
+
+    /// Whether it would be another one then.
+    #[must_use]
+    pub fn would_change(&self, seen: &Seen) -> bool {
+        let said = self.said_by(seen);
+        match &self.terms {
+            Stored::All(terms) => terms.seen != said,
+            Stored::Seen { second } => {
+                said.ends_at.is_none_or(|end| end.as_second() != *second) || !said.fits.is_empty()
+            }
+            Stored::None | Stored::End { .. } => said != Seen::default(),
+        }
+    }
+
+    /// What of this says anything: an end that is sooner than its own, and fits if it is pinned.
+    fn said_by(&self, seen: &Seen) -> Seen {
+        let own = self.written_end().unwrap_or(Timestamp::MAX);
+        let fits = if self.pin().is_some() { seen.fits.clone() } else { Box::default() };
+        Seen { ends_at: seen.ends_at.filter(|end| *end < own), fits }
     }
 
     /// Where an instant lies in its lifetime.
@@ -143,7 +231,14 @@ impl Route {
                     Phase::Expired
                 }
             }
-            Stored::All(terms) => terms.lifetime.phase(now),
+            Stored::Seen { second } => {
+                if now.as_second() < *second {
+                    Phase::Live
+                } else {
+                    self.lifetime().phase(now)
+                }
+            }
+            Stored::All(terms) => terms.lifetime().phase(now),
         }
     }
 
@@ -202,13 +297,20 @@ impl Route {
     #[must_use]
     pub fn terms(&self) -> Terms {
         let lifetime = self.lifetime();
-        self.all().cloned().unwrap_or(Terms { lifetime, ..Terms::default() })
+        match &self.terms {
+            Stored::All(terms) => (**terms).clone(),
+            Stored::None | Stored::End { .. } => Terms { lifetime, ..Terms::default() },
+            Stored::Seen { .. } => {
+                let seen = Seen { ends_at: lifetime.expires_at, ..Seen::default() };
+                Terms { seen, ..Terms::default() }
+            }
+        }
     }
 
     fn all(&self) -> Option<&Terms> {
         match &self.terms {
             Stored::All(terms) => Some(terms),
-            Stored::None | Stored::End { .. } => None,
+            Stored::None | Stored::End { .. } | Stored::Seen { .. } => None,
         }
     }
 
@@ -225,7 +327,7 @@ impl Route {
     /// the one may go on under the other.
     #[must_use]
     pub fn leads_like(&self, other: &Self) -> bool {
-        self.backends == other.backends && self.mode() == other.mode()
+        self.backends == other.backends && self.mode() == other.mode() && self.pin() == other.pin()
     }
 
     /// Whether one hello could take either of two routes under the same pattern, without a rule to
@@ -251,6 +353,13 @@ impl From<Terms> for Stored {
     fn from(terms: Terms) -> Self {
         let expires_at = terms.lifetime.expires_at;
         let lifetime = Lifetime { expires_at, ..Lifetime::default() };
+        let seen_end = terms.seen.ends_at.filter(|end| end.subsec_nanosecond() == 0);
+        if let (Some(end), None) = (seen_end, expires_at) {
+            let seen = Seen { ends_at: seen_end, ..Seen::default() };
+            if terms == (Terms { seen, ..Terms::default() }) {
+                return Self::Seen { second: end.as_second() };
+            }
+        }
         if terms != (Terms { lifetime, ..Terms::default() }) {
             return Self::All(Box::new(terms));
         }
@@ -378,6 +487,58 @@ mod tests {
                 assert_eq!(route, Route::new("id".into(), vec![], vec![], terms));
             }
         }
+    }
+
+    #[test]
+    fn no_route_outlives_what_was_seen_of_its_backends_and_what_was_written_stays() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let route = |expires_at, max_connections| {
+            let lifetime = Lifetime { expires_at, ..Lifetime::default() };
+            let terms = Terms { lifetime, max_connections, ..Terms::default() };
+            Route::new("id".into(), Few::default(), Few::default(), terms)
+        };
+        let seen = Seen { ends_at: Some(at(100)), ..Seen::default() };
+        for (written, most, end) in [
+            (None, 0, Some(at(100))),
+            (None, 7, Some(at(100))),
+            (Some(at(200)), 0, Some(at(100))),
+            (Some(at(100)), 0, Some(at(100))),
+            (Some(at(50)), 7, Some(at(50))),
+        ] {
+            let plain = route(written, most);
+            let capped = plain.seen(&seen);
+            assert_eq!(capped.lifetime().expires_at, end, "{written:?} {most}");
+            assert_eq!(capped.written_end(), written);
+            assert_eq!(capped.seen_end(), end.filter(|_| written.is_none_or(|own| own > at(100))));
+            assert_eq!(plain.would_change(&seen), capped != plain);
+            assert!(!capped.would_change(&seen));
+            for second in [49, 50, 99, 100, 150, 200] {
+                let phase = capped.lifetime().phase(at(second));
+                assert_eq!(capped.phase(at(second)), phase, "{written:?} {second}");
+            }
+            // A renewed certificate lifts it, whichever form the route is kept in.
+            assert_eq!(capped.seen(&Seen::default()), plain);
+            let renewed = Seen { ends_at: Some(at(150)), ..Seen::default() };
+            assert_eq!(capped.seen(&renewed), plain.seen(&renewed));
+            assert!(capped.leads_like(&plain));
+        }
+    }
+
+    #[test]
+    fn backends_of_a_pinned_route_fit_as_they_were_seen_and_those_of_others_always() {
+        let seen = Seen { ends_at: None, fits: Box::new([Fit::Differs, Fit::Matches]) };
+        let plain = Route::new("id".into(), Few::default(), Few::default(), Terms::default());
+        assert_eq!(plain.seen(&seen), plain);
+        assert_eq!(plain.fit(0), Fit::Matches);
+        let terms = Terms { pin: Some(KeyDigest([1; 32])), ..Terms::default() };
+        let pinned = Route::new("id".into(), Few::default(), Few::default(), terms);
+        assert_eq!((pinned.fit(0), pinned.fit(1)), (Fit::Unseen, Fit::Unseen));
+        let pinned = pinned.seen(&seen);
+        assert_eq!(
+            (pinned.fit(0), pinned.fit(1), pinned.fit(2)),
+            (Fit::Differs, Fit::Matches, Fit::Unseen)
+        );
+        assert!(!pinned.leads_like(&plain));
     }
 
     #[test]

@@ -63,10 +63,20 @@ pub fn write(route: &Route) -> String {
 
 /// Tells each key under which a route says something, in the order of the documentation.
 pub fn tell(route: &Route, mut say: impl FnMut(&'static str, Said)) {
-    // Every term is named here, so that a new one cannot be forgotten. Two are no keys: they are
-    // what became of an app, and no file can say them.
-    let Terms { lifetime, app, mode, alpn, refusal, max_connections, hold: _, is_initializing: _ } =
-        route.terms();
+    // Every term is named here, so that a new one cannot be forgotten. Three are no keys: they are
+    // what became of an app and what was seen of it, and no file can say them.
+    let Terms {
+        lifetime,
+        app,
+        mode,
+        alpn,
+        refusal,
+        max_connections,
+        pin,
+        hold: _,
+        is_initializing: _,
+        seen: _,
+    } = route.terms();
     let Lifetime { not_before, expires_at, grace } = lifetime;
     say("hosts", Said::list(route.hosts.iter()));
     say("backends", Said::list(route.backends.iter()));
@@ -99,6 +109,9 @@ pub fn tell(route: &Route, mut say: impl FnMut(&'static str, Said)) {
     }
     if max_connections > 0 {
         say("max_connections", Said::Bare(max_connections.to_string()));
+    }
+    if let Some(pin) = pin {
+        say("pin", Said::text(pin));
     }
     if let Mode::Terminate(how) = mode {
         tell_termination(&how, say);
@@ -171,6 +184,7 @@ app = "project/n\\ame"
 alpn = ["acme-tls/1", "h2"]
 refusal = "close_notify"
 max_connections = 1000
+pin = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 "#;
         let route = document::route(&"r.toml".into(), text).unwrap();
         assert_eq!(write(&route), text);
@@ -238,6 +252,7 @@ client_ca = "/etc/clients.pem"
             app in proptest::option::of(label()),
             alpn in proptest::collection::vec("[\\PC]{1,9}", 0..3),
             refusal in proptest::option::of(0..3_usize),
+            pin in proptest::option::of(any::<[u8; 32]>()),
             max_connections in prop_oneof![Just(0), any::<u32>()],
         ) -> Route {
             let hosts: Vec<Pattern> = hosts.iter().map(|host| host.parse().unwrap()).collect();
@@ -261,8 +276,17 @@ client_ca = "/etc/clients.pem"
                 _ => alpn.iter().map(|name| Box::from(name.as_bytes())).collect(),
             };
             let app = app.map(Into::into);
-            let terms =
-                Terms { lifetime, app, mode, alpn, refusal, max_connections, ..Terms::default() };
+            let pin = pin.map(KeyDigest).filter(|_| mode == Mode::Passthrough);
+            let terms = Terms {
+                lifetime,
+                app,
+                mode,
+                alpn,
+                refusal,
+                max_connections,
+                pin,
+                ..Terms::default()
+            };
             Route::new(id.into(), hosts, backends, terms)
         }
     }

@@ -12,29 +12,44 @@ use crate::registrar::{Event, Registrar};
 use crate::registry::app::App;
 use crate::registry::domain::Gate;
 use crate::resolve::dns::Dns;
+use crate::telemetry::chronicle::{Chronicle, Happening};
 use crate::telemetry::metrics::Metrics;
 
-/// Makes the rounds, for as long as the tasks live.
+/// Where it is counted and kept, beside the log.
+#[derive(Debug, Clone)]
+pub(super) struct Telling {
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) chronicle: Arc<Chronicle>,
+}
+
+/// Makes the rounds, for as long as the tasks live. Gives back who makes them.
 pub(super) fn begin(
-    registrar: &Arc<Registrar<Dns>>,
-    initializing: watch::Receiver<Arc<[App]>>,
+    (registrar, initializing): (Arc<Registrar<Dns>>, watch::Receiver<Arc<[App]>>),
     clock: &Arc<dyn Clock>,
-    metrics: &Arc<Metrics>,
+    telling: &Telling,
     control: &mut JoinSet<()>,
-) {
-    metrics.expect(&Event::WORDS);
+) -> Arc<Registrar<Dns>> {
+    telling.metrics.expect(&Event::WORDS);
     let telling = || {
-        let metrics = Arc::clone(metrics);
+        let Telling { metrics, chronicle } = telling.clone();
+        let clock = Arc::clone(clock);
         move |event: &Event| {
             metrics.note(event.word());
+            chronicle.note(Happening {
+                at: clock.now(),
+                event: event.word(),
+                whom: event.whom(),
+                message: event.to_string(),
+            });
             tell(event);
         }
     };
-    let (keeper, now, say) = (Arc::clone(registrar), Arc::clone(clock), telling());
+    let (keeper, now, say) = (Arc::clone(&registrar), Arc::clone(clock), telling());
     control.spawn(async move { keeper.keep_up_always(now, say).await });
-    let (keeper, now, say) = (Arc::clone(registrar), Arc::clone(clock), telling());
+    let (keeper, now, say) = (Arc::clone(&registrar), Arc::clone(clock), telling());
     control.spawn(async move { keeper.check_domains_always(now, say).await });
-    control.spawn(Arc::clone(registrar).find_ready(Arc::clone(clock), initializing, telling()));
+    control.spawn(Arc::clone(&registrar).find_ready(Arc::clone(clock), initializing, telling()));
+    registrar
 }
 
 fn tell(event: &Event) {

@@ -69,11 +69,6 @@ pub enum FaultKind {
     /// A `route` that is no list of tables.
     #[error("write [[route]], in two pairs of brackets, above the keys of each route")]
     NotAList,
-    /// A key or word that a later version knows.
-    #[error(
-        "{0} is not supported by this version of mse-proxy, which therefore leaves the route out"
-    )]
-    NotSupported(&'static str),
     /// A key that says something of TLS that is not ended here.
     #[error("`{0}` is only for a route with mode = \"terminate\"")]
     OnlyTerminating(&'static str),

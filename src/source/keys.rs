@@ -97,12 +97,12 @@ impl Draft {
             (None, Pattern::Exact(name)) => name.shared(),
             (None, wildcard) => wildcard.to_string().into(),
         };
-        let mode = if self.is_terminating {
-            Mode::Terminate(Arc::new(self.terminating.finish()?))
+        let (mode, pin) = if self.is_terminating {
+            (Mode::Terminate(Arc::new(self.terminating.finish()?)), None)
         } else {
-            Mode::Passthrough
+            (Mode::Passthrough, self.terminating.sealed_pin())
         };
-        let terms = Terms { alpn: self.alpn.into(), mode, ..self.terms };
+        let terms = Terms { alpn: self.alpn.into(), mode, pin, ..self.terms };
         Some(Route::new(id, self.hosts, self.backends, terms))
     }
 }

@@ -61,11 +61,12 @@ impl Terminating {
         if !is_terminating {
             let others = [&self.protocol.key, &self.backend_tls.key, &self.client_ca.key];
             let all = proofs.into_iter().chain(others.into_iter().flatten());
-            let fault = |(key, span): &(&'static str, Range<usize>)| match *key {
-                "pin" => (span.clone(), FaultKind::NotSupported("`pin` of a sealed route")),
-                key => (span.clone(), FaultKind::OnlyTerminating(key)),
+            // A sealed route may be pinned: its backends are looked at beside its connections.
+            let strange = all.filter(|(key, _)| *key != "pin");
+            let fault = |(key, span): &(&'static str, Range<usize>)| {
+                (span.clone(), FaultKind::OnlyTerminating(key))
             };
-            return all.map(fault).collect();
+            return strange.map(fault).collect();
         }
         let mut faults = Vec::new();
         if self.backend_tls.value == Some(false) {
@@ -81,6 +82,11 @@ impl Terminating {
             faults.push((header.clone(), FaultKind::NotHttp));
         }
         faults
+    }
+
+    /// The only key that the backends of a sealed route may have.
+    pub(super) fn sealed_pin(&self) -> Option<KeyDigest> {
+        self.pin.value
     }
 
     /// What they say together. None, if two of them contradict each other.

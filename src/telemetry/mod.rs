@@ -2,6 +2,7 @@
 
 pub mod access_log;
 pub mod almanac;
+pub mod chronicle;
 pub mod logging;
 pub mod metrics;
 mod scribe;

@@ -16,3 +16,4 @@ mod properties;
 mod rules;
 mod sight;
 mod support;
+mod watch;

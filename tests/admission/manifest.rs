@@ -146,6 +146,24 @@ const CASES: &[(&[&str], &[&str])] = &[
         &["[logs]"],
         &["+18:2 `logs` is not known and does nothing; allowed: name, python_application"],
     ),
+    // The nearest key of the same section.
+    (
+        &["name = \"test\"\nnmae = 1\ntest_cmd = 1"],
+        &[
+            "+2:1 `nmae` is not known and does nothing; did you mean `name`?",
+            "+3:1 `test_cmd` is not known and does nothing; did you mean `tests_cmd`?",
+        ],
+    ),
+    (
+        &["project = \"default\"\nhradware = 1"],
+        &["+11:1 `cloud.hradware` is not known and does nothing; did you mean `hardware`?"],
+    ),
+    (
+        &["domain_name = \"a.test\"\ndomian_name = 1"],
+        &[
+            "+16:1 `cloud.ssl.domian_name` is not known and does nothing; did you mean `domain_name`?",
+        ],
+    ),
     (&["-name", "nmae = \"x\""], &["1:1 `name` is missing", "+17:1 `cloud.ssl.nmae` is not known"]),
     // No TOML.
     (&["name = demo"], &["1:8 the value of `name` is no TOML: string values must be quoted"]),

@@ -1,13 +1,20 @@
 //! Projects, hardware and apps by command: both sides as the real binary.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::thread;
 
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
 
 use crate::enclaves::{Authority, Enclave, KIND, wish};
-use crate::route_support::Controlled;
+use crate::named::Named;
+use crate::route_support::{Controlled, on_terminal, plain};
 use crate::support::{text, until};
 
 /// A folder with what the explained manifest names, and that manifest with changes.
@@ -153,6 +160,33 @@ fn whoever_waits_is_told_each_phase_and_how_it_went() {
 }
 
 #[test]
+fn whoever_waits_at_a_terminal_sees_in_which_phase_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let proxy = Controlled::storing("");
+    proxy.told(&["project", "create", "default"]);
+    proxy.told(&["hardware", "book", KIND]);
+    let (certificate, key) = Authority::new().issue(folder.path(), "own.test");
+    let enclave = Enclave::serve(&certificate, &key);
+    let path = wish(folder.path(), "shop", "/204", "");
+    let backend = enclave.address.to_string();
+    let deploy = ["app", "deploy", "--wait", "--path", &path, "--backend", &backend];
+    let command = proxy.command(&deploy);
+    let (shown, status) = thread::scope(|scope| {
+        let waiting = scope.spawn(|| on_terminal(&command, 100, ""));
+        until("it is deployed", || proxy.run(&["app", "show", "shop"]).status.success());
+        proxy.told(&["app", "phase", "shop", "initializing"]);
+        waiting.join().unwrap()
+    });
+    let shown = plain(&shown);
+    assert_eq!(status, 0, "{shown}");
+    for words in
+        ["it is spawning and waited for, ", "default/shop is running", "is deployed (running)"]
+    {
+        assert!(shown.contains(words), "`{words}` is missing: {shown}");
+    }
+}
+
+#[test]
 fn dropped_hardware_is_left_at_once_and_a_suspended_project_loses_all() {
     let folder = tempfile::tempdir().unwrap();
     let proxy = Controlled::storing("");
@@ -185,4 +219,73 @@ fn dropped_hardware_is_left_at_once_and_a_suspended_project_loses_all() {
     proxy.told(&["project", "resume", "default"]);
     assert_eq!(proxy.json(&["hardware", "list"])["hardware"].as_array().unwrap().len(), 1);
     assert_eq!(proxy.json(&["app", "list", "--project", "other"])["apps"], serde_json::json!([]));
+}
+
+/// Carries bytes between a command and a proxy; what the command has said is kept.
+fn overheard(socket: &Path, proxy: &Controlled) -> Arc<Mutex<Vec<u8>>> {
+    let listener = UnixListener::bind(socket).unwrap();
+    let (heard, target) = (Arc::new(Mutex::new(Vec::new())), proxy.socket());
+    let keep = Arc::clone(&heard);
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, mut server) = (client.unwrap(), UnixStream::connect(&target).unwrap());
+            let (mut to_client, mut from_server) =
+                (client.try_clone().unwrap(), server.try_clone().unwrap());
+            thread::spawn(move || std::io::copy(&mut from_server, &mut to_client));
+            let mut bytes = [0; 4096];
+            while let Ok(length @ 1..) = client.read(&mut bytes) {
+                keep.lock().unwrap().extend_from_slice(&bytes[..length]);
+                if server.write_all(&bytes[..length]).is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    heard
+}
+
+#[test]
+fn the_owners_private_key_never_leaves_the_owner() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let root = authority.write_root(folder.path());
+    let dns = Named::serve(&[("shop.test", "www IN CNAME proxy.mse.cosmian.com.\n")]);
+    let resolvers = format!("[\"{}\"]", dns.address);
+    let proxy = Controlled::storing_with(&[
+        ("MSE_PROXY_PLATFORM_RESOLVERS", &resolvers),
+        ("SSL_CERT_FILE", &root),
+    ]);
+    proxy.told(&["project", "create", "default"]);
+    proxy.told(&["hardware", "book", KIND]);
+    let (certificate, key) = authority.issue(folder.path(), "www.shop.test");
+    // Even where somebody has written it into the file that is sent.
+    let pem = fs::read_to_string(&key).unwrap();
+    fs::write(&certificate, fs::read_to_string(&certificate).unwrap() + &pem).unwrap();
+    let ssl = format!(
+        "[cloud.ssl]\ndomain_name = \"www.shop.test\"\nprivate_key = \"{key}\"\n\
+         certificate = \"{certificate}\"\n"
+    );
+    let path = wish(folder.path(), "shop", "/", &ssl);
+    let socket = folder.path().join("overheard.sock");
+    let heard = overheard(&socket, &proxy);
+    let mut deploy = proxy.command(&["app", "deploy", "-v", "--path", &path]);
+    deploy.env("MSE_PROXY_ADMIN", format!("unix:{}", socket.display()));
+    let output = deploy.output().unwrap();
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert!(said.contains("the certificate's file holds a private key too"), "{said}");
+
+    let heard = heard.lock().unwrap().clone();
+    let holds = |bytes: &[u8]| heard.windows(bytes.len()).any(|window| window == bytes);
+    let leaf = CertificateDer::from_pem_file(&certificate).unwrap();
+    assert!(holds(b"domain_name") && holds(&leaf), "it can be heard what is sent");
+    let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).unwrap();
+    let der = der.secret_der();
+    // The secret itself, as 32 bytes of an ECPrivateKey (RFC 5915).
+    let prefix = [0x02, 0x01, 0x01, 0x04, 0x20];
+    let start =
+        der.windows(prefix.len()).position(|window| window == prefix).unwrap() + prefix.len();
+    let secret = &der[start..start + 32];
+    assert!(!holds(secret) && !holds(pem.lines().nth(1).unwrap().as_bytes()));
+    let stored = fs::read(proxy.path("routes.redb")).unwrap();
+    assert!(!stored.windows(32).any(|window| window == secret));
 }

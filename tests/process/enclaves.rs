@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
@@ -15,7 +16,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use crate::apps::manifest;
 use crate::route_support::Controlled;
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, lines};
 
 pub(crate) const KIND: &str = "8g-eu-001";
 
@@ -23,6 +24,8 @@ pub(crate) const KIND: &str = "8g-eu-001";
 pub(crate) struct Enclave {
     child: Child,
     pub(crate) address: SocketAddr,
+    /// What it tells, if it is told to tell anything.
+    pub(crate) told: Receiver<String>,
 }
 
 impl Enclave {
@@ -41,10 +44,9 @@ impl Enclave {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let port: u16 = line.trim().parse().unwrap();
-        Self { child, address: ([127, 0, 0, 1], port).into() }
+        let told = lines(child.stdout.take().unwrap(), Some);
+        let port: u16 = told.recv_timeout(PATIENCE).unwrap().trim().parse().unwrap();
+        Self { child, address: ([127, 0, 0, 1], port).into(), told }
     }
 }
 

@@ -154,6 +154,11 @@ fn a_whole_life_with_a_domain_of_its_own() {
         let told = proxy.json(&["domain", "show", domain]);
         told["claim"] == "reserved" && proxy.json(&["app", "show", "shop"])["phase"] == "expired"
     });
+    // A restart does not set the name free either.
+    proxy.daemon.signal(Signal::TERM);
+    assert!(proxy.daemon.wait().success());
+    proxy.restart_with(&variables);
+    assert_eq!(outcome(&proxy, domain), "expired_name");
     proxy.told(&["project", "create", "other"]);
     let text = fs::read_to_string(&path).unwrap();
     let later = text.replace(&format!("expiration_date = \"{ends_at:.0}\"\n"), "");
@@ -213,4 +218,65 @@ fn of_two_deployments_for_the_last_hardware_one_wins_in_a_fleet() {
     let fleet = || Controlled::with("", &[("MSE_PROXY_STORE_ETCD_ENDPOINTS", &url)]);
     let (one, other) = (fleet(), fleet());
     race([&one, &other]);
+}
+
+#[test]
+fn an_app_that_breaks_while_it_is_configured_is_over_and_each_phase_is_explained() {
+    let proxy = Controlled::storing("");
+    let folder = tempfile::tempdir().unwrap();
+    proxy.told(&["project", "create", "default"]);
+    proxy.told(&["hardware", "book", KIND]);
+    // What its configuration server says of itself.
+    let path = wish(folder.path(), "shop", "/marked/500", "");
+    let app = proxy.json(&["app", "deploy", "--path", &path])["app"].clone();
+    let name = host(&app, "own");
+    let (certificate, key) = Authority::new().issue(folder.path(), &name);
+    let enclave = Enclave::serve(&certificate, &key);
+    let explained = || {
+        let output = proxy.run(&["explain", &name]);
+        crate::support::text(&output.stdout) + &crate::support::text(&output.stderr)
+    };
+    assert!(explained().contains("unknown_name"), "{}", explained());
+    proxy.told(&["app", "phase", "shop", "initializing"]);
+    assert!(explained().contains("unknown_name"), "it is nowhere yet: {}", explained());
+    let backend = enclave.address.to_string();
+    proxy.told(&["app", "phase", "shop", "initializing", "--backend", &backend]);
+    until("it is found to be broken", || {
+        proxy.json(&["app", "show", "shop"])["phase"] == "on_error"
+    });
+    until("its name is over", || outcome(&proxy, &name) == "expired_name");
+    let words = explained();
+    assert!(words.contains("expired_name") && words.contains("default/shop"), "{words}");
+    assert_eq!(proxy.json(&["hardware", "list"])["hardware"][1]["free"], 1, "its seat is free");
+}
+
+#[test]
+fn who_takes_an_apps_place_with_another_certificate_does_not_make_it_run() {
+    let proxy = Controlled::storing("");
+    let folder = tempfile::tempdir().unwrap();
+    proxy.told(&["project", "create", "default"]);
+    proxy.told(&["hardware", "book", KIND]);
+    let path = wish(folder.path(), "shop", "/204", "");
+    let (certificate, key) = Authority::new().issue(folder.path(), "own.test");
+    let enclave = Enclave::start(&[&certificate, &key, "0", "marked", "telling"]);
+    let backend = enclave.address.to_string();
+    proxy.told(&["app", "deploy", "--path", &path, "--backend", &backend]);
+    proxy.told(&["app", "phase", "shop", "initializing"]);
+    // It was looked at, and asked.
+    for _ in 0..2 {
+        enclave.told.recv_timeout(PATIENCE).unwrap();
+    }
+    let port = enclave.address.port().to_string();
+    drop(enclave);
+
+    let strangers = tempfile::tempdir().unwrap();
+    let (other, other_key) = Authority::new().issue(strangers.path(), "own.test");
+    let stranger = Enclave::start(&[&other, &other_key, &port, "telling"]);
+    for _ in 0..2 {
+        stranger.told.recv_timeout(PATIENCE).unwrap();
+    }
+    assert_eq!(proxy.json(&["app", "show", "shop"])["phase"], "initializing");
+    drop(stranger);
+    let _running = Enclave::start(&[&certificate, &key, &port]);
+    until("it is found to run", || proxy.json(&["app", "show", "shop"])["phase"] == "running");
 }

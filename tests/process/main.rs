@@ -55,5 +55,6 @@ mod route_write;
 mod support;
 mod systemd;
 mod units;
+mod watch;
 mod watched;
 mod web;

@@ -96,6 +96,7 @@ fn what_alerts_and_dashboard_ask_for_is_there_and_the_dashboard_leaves_nothing_o
             ("within", "mse_proxy_routes_ending"),
             ("direction", "mse_proxy_relayed_bytes_total"),
             ("kind", "mse_proxy_accept_errors_total"),
+            ("fault", "mse_proxy_probe_faulty_routes"),
             ("event", "mse_proxy_registry_events_total"),
         ] {
             for value in values(expression, label) {

@@ -187,7 +187,12 @@ fn a_terminating_route_says_how_it_is_served() {
     }
     let sealed =
         format!("[[route]]\nhosts = ['a.test']\nbackends = ['10.0.0.1:1']\npin = '{PIN}'\n");
-    assert!(told(&reading(&sealed))[0].contains("`pin` of a sealed route is not supported"));
+    let pinned = reading(&sealed);
+    assert_eq!(told(&pinned), Vec::<String>::new());
+    let route = pinned.claims.iter().next().unwrap().route;
+    assert_eq!((route.mode(), route.pin()), (&Mode::Passthrough, Some(PIN.parse().unwrap())));
+    let words = told(&reading(&(sealed + "backend_ca = '/x'\n")));
+    assert_eq!(words, ["r.toml:5:1: `backend_ca` is only for a route with mode = \"terminate\""]);
 }
 
 #[test]

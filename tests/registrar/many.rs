@@ -7,6 +7,7 @@ use mse_proxy::registry::app::{App, AppHost, Phase, Role};
 use mse_proxy::registry::domain::{Domain, Gate};
 use mse_proxy::registry::project::Project;
 use mse_proxy::registry::record::write;
+use mse_proxy::routing::claims::Passage;
 use mse_proxy::source::RouteSet;
 use mse_proxy::store::{Change, Shared, Transaction};
 use tokio::sync::mpsc::Receiver;
@@ -36,7 +37,7 @@ async fn until(sets: &mut Receiver<RouteSet>, is_so: impl Fn(&RouteSet) -> bool)
 
 /// How many passages are values of their own in the one set and not in the other.
 fn fresh(set: &RouteSet, before: &RouteSet) -> usize {
-    let known: Vec<_> = before.claims.passages().iter().map(|one| one.address()).collect();
+    let known: Vec<_> = before.claims.passages().iter().map(Passage::address).collect();
     set.claims.passages().iter().filter(|one| !known.contains(&one.address())).count()
 }
 

@@ -44,7 +44,7 @@ pub(in crate::cli) struct Arguments {
 
 pub(super) async fn run(arguments: &Arguments, remote: &Remote) -> Result<Status, Error> {
     let loaded = load(&arguments.path, SystemClock.now());
-    let Loaded { text, certificate, key } = match loaded {
+    let Loaded { text, certificate, key, warnings: seen } = match loaded {
         Ok(loaded) => loaded,
         Err(findings) => return Ok(complain_all(&findings, remote.voice.complaints)),
     };
@@ -59,6 +59,7 @@ pub(super) async fn run(arguments: &Arguments, remote: &Remote) -> Result<Status
         if_revision: arguments.expected.if_revision,
     };
     let DeployResponse { app, warnings, deployed } = remote.client.deploy(request).await?;
+    let warnings = [seen, warnings].concat();
     for warning in &warnings {
         let style = remote.voice.complaints;
         complain(&format!("{}: {}\n", style.warning("warning"), clean(warning)));
@@ -76,7 +77,8 @@ pub(super) async fn run(arguments: &Arguments, remote: &Remote) -> Result<Status
 /// Waits until an app runs or has ended, which it does at its end at the latest.
 async fn wait(mut app: App, remote: &Remote) -> Result<App, Error> {
     let complaints = remote.voice.complaints;
-    let progress = Progress::new(1, "waits until it runs", remote.voice);
+    let doing = |app: &App| format!("it is {} and waited for", clean(&app.phase));
+    let progress = Progress::new(1, doing(&app), remote.voice);
     while matches!(app.phase.as_str(), "spawning" | "initializing") {
         sleep(LOOK).await;
         let request = AppRequest { project: app.project.clone(), name: app.name.clone() };
@@ -84,6 +86,7 @@ async fn wait(mut app: App, remote: &Remote) -> Result<App, Error> {
         if next.phase != app.phase {
             let words = format!("{} is {}\n", title(&next, complaints), next.phase);
             progress.aside(|| complain(&words));
+            progress.goes_on(doing(&next));
         }
         app = next;
     }

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use crate::cli::report::Style;
-use crate::cli::shown::instant;
+use crate::cli::shown::moment;
 use crate::cli::table::{Part, Tone};
-use crate::cli::words::{clean, remaining};
+use crate::cli::words::clean;
 use crate::clock::Timestamp;
 use crate::control::proto::{App, AppHost};
 
@@ -76,8 +76,7 @@ pub(super) fn prose(app: &App, now: Timestamp, style: Style) -> String {
     line("backend", backend);
     line("on", &format!("{}, {}", app.hardware, app.docker));
     let end = Some(&app.ended_at).filter(|end| !end.is_empty()).unwrap_or(&app.ends_at);
-    let words = instant(end).map(|end| format!(", {}", remaining(now, end))).unwrap_or_default();
-    line("until", &format!("{end}{words}"));
+    line("until", &moment(end, now));
     if let Some(host) = app.hosts.iter().find(|host| host.reachable) {
         // The enclave's own certificate is known to nobody; the others are checked as usual.
         let insecure =

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::pages::all_routes;
 use crate::cli::remote::Remote;
 use crate::cli::report::{Style, complain, print};
-use crate::cli::shown::{end, instant, phase, phase_word, state_json};
+use crate::cli::shown::{end, end_of, instant, phase, phase_word, state_json};
 use crate::cli::table::{Column, Part, Tone, table};
 use crate::cli::words::{clean, counted, grouped, joined};
 use crate::cli::{Format, Status};
@@ -90,8 +90,8 @@ fn sort(routes: &mut [RouteState], sort: Sort) {
     match sort {
         Sort::Id => {}
         Sort::End => routes.sort_by_key(|state| {
-            let end = state.route.as_ref().and_then(|route| instant(&route.expires_at));
-            end.unwrap_or(Timestamp::MAX)
+            let written = state.route.as_ref().and_then(|route| instant(&route.expires_at));
+            instant(&state.ends_at).or(written).unwrap_or(Timestamp::MAX)
         }),
         Sort::Open => routes.sort_by_key(|state| u64::MAX - state.open_connections),
     }
@@ -105,12 +105,17 @@ fn show(routes: &[RouteState], revision: u64, remote: &Remote) {
         .map(|state| {
             let route = state.route.clone().unwrap_or_default();
             let open = if state.open_connections == 0 { Tone::Faint } else { Tone::Plain };
+            // A certificate that was seen may end it sooner than was written down.
+            let end = match instant(&state.ends_at) {
+                Some(at) => end_of(Some(at), now, style),
+                None => end(&route, now, style),
+            };
             vec![
                 Part::new(&route.id, Tone::Strong),
                 Part::plain(hosts(&route, style)),
                 Part::plain(joined(&route.backends)),
                 phase(state),
-                end(&route, now, style),
+                end,
                 Part::new(grouped(state.open_connections), open),
                 Part::new(&state.source, Tone::Faint),
             ]

@@ -90,7 +90,8 @@ struct Terminating {
     /// The name that the backend is asked for, and must have.
     #[arg(long, value_name = "NAME")]
     backend_name: Option<String>,
-    /// The key of the backend, whatever its certificate says.
+    /// The only key that the backends may have, whatever their certificates say; also for a sealed
+    /// route, which then leads only to those that were seen to have it.
     #[arg(long, value_name = "sha256:DIGEST")]
     pin: Option<String>,
     /// Only clients with a certificate of these authorities, a PEM file of the proxy's machine.

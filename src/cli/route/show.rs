@@ -48,6 +48,9 @@ fn prose(state: &RouteState, now: Timestamp, style: Style) -> String {
     for (word, value) in lines(&route, now) {
         line(word, &value);
     }
+    if !state.note.is_empty() {
+        line("note", &clean(&state.note));
+    }
     line("open", &counted(state.open_connections, "connection"));
     let from = match state.revision {
         0 => format!("{} ({})", state.source, state.origin),

@@ -25,6 +25,7 @@ use crate::proxy::engine::reactor::Reactor;
 use crate::proxy::engine::socket::Socket;
 use crate::proxy::transport::Transport;
 use crate::routing::route::Route;
+use crate::routing::seen::Fit;
 use crate::units::Period;
 
 /// The first pause; each next one is twice as long.
@@ -58,6 +59,9 @@ pub enum ConnectError {
     /// DNS has told no address yet.
     #[error("no address is known")]
     Unresolved,
+    /// None of them was seen to have the key that the route is pinned to.
+    #[error("no backend was seen to have the pinned key")]
+    Unproven,
     /// No way leads there.
     #[error("unreachable: {0}")]
     Unreachable(io::Error),
@@ -72,6 +76,7 @@ impl From<&ConnectError> for Outcome {
             ConnectError::Refused => Self::BackendRefused,
             ConnectError::TimedOut => Self::BackendTimeout,
             ConnectError::Unresolved | ConnectError::Unreachable(_) => Self::BackendUnreachable,
+            ConnectError::Unproven => Self::BackendTls,
             ConnectError::Local(_) => Self::Internal,
         }
     }
@@ -192,15 +197,21 @@ impl Connect for Dialer {
         let deadline = Instant::now() + self.budget;
         let mut pause = FIRST_PAUSE;
         loop {
-            let mut last = ConnectError::TimedOut;
+            let is_let_through = |place: &usize| route.fit(*place) == Fit::Matches;
+            let mut left = (0..route.backends.len()).filter(is_let_through).count();
+            let mut last = ConnectError::Unproven;
             for (index, endpoint) in route.backends.iter().enumerate() {
-                let share = share(deadline, route.backends.len() - index);
+                if !is_let_through(&index) {
+                    continue;
+                }
+                let share = share(deadline, left);
+                left -= 1;
                 match self.dial(endpoint, share, timer).await {
                     Ok(stream) => return Ok((stream, index)),
                     Err(error) => last = error,
                 }
             }
-            if Instant::now() + pause >= deadline {
+            if matches!(last, ConnectError::Unproven) || Instant::now() + pause >= deadline {
                 return Err(last);
             }
             if matches!(&last, ConnectError::Local(error) if is_shortage(error)) {

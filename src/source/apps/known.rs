@@ -92,26 +92,25 @@ impl Known {
         if app.phase == Phase::Initializing && app.backend.is_some() {
             self.initializing.insert(key.clone(), app.clone());
         }
-        let shelf = self.shelves.entry(shelf_of(&key)).or_default();
-        shelf.passage = None;
-        shelf.apps.insert(key, app);
+        let one = self.shelves.entry(number(&key)).or_default();
+        one.passage = None;
+        one.apps.insert(key, app);
         Ok(())
     }
 
     fn forget_app(&mut self, key: &str) {
         self.initializing.remove(key);
-        let number = shelf_of(key);
-        let Some(shelf) = self.shelves.get_mut(&number) else { return };
-        let Some(app) = shelf.apps.remove(key) else { return };
-        shelf.passage = None;
-        if shelf.apps.is_empty() {
-            self.shelves.remove(&number);
+        let Some(one) = self.shelves.get_mut(&number(key)) else { return };
+        let Some(app) = one.apps.remove(key) else { return };
+        one.passage = None;
+        if one.apps.is_empty() {
+            self.shelves.remove(&number(key));
         }
-        let Some(host) = app.custom_domain().map(domain_key) else { return };
-        let Some(claimants) = self.claimants.get_mut(&host) else { return };
+        let Some(domain) = app.custom_domain().map(domain_key) else { return };
+        let Some(claimants) = self.claimants.get_mut(&domain) else { return };
         claimants.remove(key);
         if claimants.is_empty() {
-            self.claimants.remove(&host);
+            self.claimants.remove(&domain);
         }
     }
 
@@ -129,7 +128,7 @@ impl Known {
     /// Something has changed for all apps of a domain.
     fn touch_claimants(&mut self, domain: &str) {
         for app in self.claimants.get(domain).into_iter().flatten() {
-            if let Some(shelf) = self.shelves.get_mut(&shelf_of(app)) {
+            if let Some(shelf) = self.shelves.get_mut(&number(app)) {
                 shelf.passage = None;
             }
         }
@@ -159,8 +158,8 @@ fn passage_of<'a>(
     Passage::new(&NAME.into(), 0, written.collect())
 }
 
-/// The same on every proxy, so that all tell their routes in one order.
-fn shelf_of(key: &str) -> u64 {
+/// The shelf of an app: the same on every proxy, so that all tell their routes in one order.
+fn number(key: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
     hasher.finish() % SHELVES

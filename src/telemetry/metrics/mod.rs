@@ -89,6 +89,8 @@ pub struct Facts {
     pub is_ready: bool,
     /// The certificates for terminated names.
     pub certificates: CertificateFacts,
+    /// What is seen of the certificates of backends.
+    pub watch: WatchFacts,
 }
 
 /// How the certificates for terminated names stand.
@@ -104,6 +106,21 @@ pub struct CertificateFacts {
     pub nearest: Vec<(String, Timestamp)>,
     /// How many routes have names for which none is good.
     pub bare_routes: usize,
+}
+
+/// What is seen of the certificates of backends.
+#[derive(Debug, Clone)]
+pub struct WatchFacts {
+    /// How many routes are watched.
+    pub routes: usize,
+    /// Looks that showed a certificate.
+    pub looks: u64,
+    /// Looks that showed none.
+    pub failures: u64,
+    /// What was told of them, by its kind.
+    pub events: Vec<(&'static str, u64)>,
+    /// How many routes have which fault now.
+    pub faults: Vec<(&'static str, usize)>,
 }
 
 /// How one source stands.
@@ -218,6 +235,7 @@ impl Metrics {
         let mut families = self.of_sessions(facts);
         families.extend(of_table(facts));
         families.extend(of_certificates(&facts.certificates));
+        families.extend(of_watch(&facts.watch));
         families.extend(self.routes.families(&facts.table.snapshot, facts.now));
         let events = self.events();
         families.push(counter(
@@ -350,6 +368,32 @@ fn of_certificates(facts: &CertificateFacts) -> Vec<MetricFamily> {
             "mse_proxy_routes_without_certificate",
             "Terminating routes with names for which no certificate is good.",
             [(vec![], size(facts.bare_routes))],
+        ),
+    ]
+}
+
+fn of_watch(watch: &WatchFacts) -> Vec<MetricFamily> {
+    vec![
+        gauge(
+            "mse_proxy_probe_routes",
+            "Sealed routes whose backends' certificates are watched.",
+            [(vec![], size(watch.routes))],
+        ),
+        counter(
+            "mse_proxy_probe_looks_total",
+            "Looks at certificates of backends, by whether one was seen or the look failed.",
+            [("seen", watch.looks), ("failed", watch.failures)]
+                .map(|(result, count)| (vec![("result", result)], amount(count))),
+        ),
+        counter(
+            "mse_proxy_probe_events_total",
+            "What was new and odd about certificates of backends.",
+            watch.events.iter().map(|(kind, count)| (vec![("event", *kind)], amount(*count))),
+        ),
+        gauge(
+            "mse_proxy_probe_faulty_routes",
+            "Routes whose backends' certificates have this fault now.",
+            watch.faults.iter().map(|(fault, count)| (vec![("fault", *fault)], size(*count))),
         ),
     ]
 }
