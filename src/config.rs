@@ -38,7 +38,7 @@ const NO_KEYS: [&str; 4] =
     ["MSE_PROXY_ADMIN", "MSE_PROXY_ADMIN_CA", "MSE_PROXY_ADMIN_CERT", "MSE_PROXY_ADMIN_KEY"];
 
 /// Keys without a default, which therefore do not show in the default's own text.
-const UNSET: [(&str, &str); 11] = [
+const UNSET: [(&str, &str); 10] = [
     ("routes", "path"),
     ("admin.tls", "certificate"),
     ("admin.tls", "key"),
@@ -49,7 +49,6 @@ const UNSET: [(&str, &str); 11] = [
     ("store.etcd", "ca"),
     ("store.etcd", "certificate"),
     ("store.etcd", "key"),
-    ("terminate", "certificates"),
 ];
 
 /// The whole configuration.

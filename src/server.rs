@@ -175,7 +175,7 @@ pub async fn start_on(
         supply(reconciler, config, &clock, fixed, store, &mut control).await;
     let names = tend(config, &table, &ledger, &forward, &mut control);
     let shared = terminate::Shared::default();
-    let first_look = keep_certificates(config, &shared.certificates, &clock, &mut control);
+    keep_certificates(config, &shared.certificates, &clock, &mut control);
     let limits = Arc::new(Limits::new(config.limits.clone()));
     let metrics = Arc::new(Metrics::new(&config.telemetry));
     let chronicle = Arc::new(Chronicle::default());
@@ -202,13 +202,13 @@ pub async fn start_on(
     let on_remove = config.routes.on_remove;
     let (admin, grpc) = lobby.serve(control::Subject { eyes, on_remove, store, registrar })?;
     wait_for_sources(&mut reports, sources).await;
-    let beside = (&table, &clock);
-    terminating::be_ready(config, &shared, first_look, beside, &mut control).await;
+    terminating::begin(config, &shared, (&table, &clock), &mut control);
 
     let (stop, stopping) = watch::channel(false);
     let (close, closing) = watch::channel(false);
     let pulses = Pulses::new(look_every());
     let vitals = Vitals { table, ledger: Arc::clone(&ledger), pulses, readiness: in_life };
+    let certificates = shared.certificates.clone();
     let plan = Plan {
         vitals: vitals.clone(),
         limits,
@@ -225,7 +225,7 @@ pub async fn start_on(
     };
     let workers = hire(colleagues, &plan, &doors).map_err(StartError::Thread)?;
     // Before it is said: whoever has read the log finds it so.
-    become_ready(&readiness, reports.clone(), &mut control);
+    become_ready(&readiness, reports.clone(), certificates, &mut control);
     for address in &addresses {
         info!(%address, workers = workers.len(), "listening");
     }

@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
@@ -40,6 +41,8 @@ const MAX_LINKS: usize = 40;
 /// Directories that are watched for one path. Only a folder full of links into other folders has
 /// more; they count against the user's `fs.inotify.max_user_watches`.
 const MAX_WATCHED: usize = 256;
+/// So many changes are kept apart. Whoever makes more at a time has everything looked at.
+const MAX_TOUCHED: usize = 4096;
 /// How often arming starts anew because the path led elsewhere meanwhile. Who moves it faster than
 /// that is looked at every second.
 const MAX_ATTEMPTS: usize = 4;
@@ -47,10 +50,10 @@ const MAX_ATTEMPTS: usize = 4;
 /// Which inode a directory was: device and number.
 type Identity = (u64, u64);
 
-/// Watches the directories of one path. Blocking.
+/// Watches the directories of some paths. Blocking.
 #[derive(Debug)]
 pub struct Watch {
-    path: PathBuf,
+    paths: Vec<PathBuf>,
     watcher: Option<INotifyWatcher>,
     stir: Stir,
     /// What is watched, and which directory stood there when it was armed.
@@ -69,14 +72,37 @@ struct State {
     is_whole: AtomicBool,
     /// By whose renaming that happens.
     turns: Mutex<BTreeSet<PathBuf>>,
+    /// What changed, where somebody wants to know.
+    touched: Option<Mutex<Touched>>,
+}
+
+/// Paths that changed, or more than anybody wants to look at one by one.
+#[derive(Debug, Default)]
+struct Touched {
+    paths: BTreeSet<PathBuf>,
+    is_anything: bool,
+}
+
+impl Touched {
+    fn add(&mut self, paths: Vec<PathBuf>) {
+        self.paths.extend(paths);
+        if self.paths.len() > MAX_TOUCHED {
+            self.add_anything();
+        }
+    }
+
+    fn add_anything(&mut self) {
+        (self.is_anything, self.paths) = (true, BTreeSet::new());
+    }
 }
 
 impl Watch {
-    /// Watches a path, once it is armed.
+    /// Watches these paths, once it is armed.
     #[must_use]
-    pub fn new(path: &Path, stir: &Stir) -> Self {
+    pub fn new(paths: impl IntoIterator<Item = PathBuf>, stir: &Stir) -> Self {
+        let whole = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
         Self {
-            path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+            paths: paths.into_iter().map(whole).collect(),
             watcher: None,
             stir: stir.clone(),
             armed: BTreeMap::new(),
@@ -91,9 +117,9 @@ impl Watch {
         let outcome = self.try_arm();
         let was_blind = std::mem::replace(&mut self.is_blind, outcome.is_err());
         match outcome {
-            Ok(()) if was_blind => info!(path = %self.path.display(), "can be watched again"),
+            Ok(()) if was_blind => info!(path = %Shown(&self.paths), "can be watched again"),
             Err(error) if !was_blind => {
-                let path = self.path.display();
+                let path = Shown(&self.paths);
                 warn!(%path, %error, "cannot be watched: it is looked at every second instead");
             }
             Ok(()) | Err(_) => {}
@@ -102,11 +128,11 @@ impl Watch {
     }
 
     fn try_arm(&mut self) -> notify::Result<()> {
-        let mut wanted = Way::of(&self.path);
+        let mut wanted = Way::of_all(&self.paths);
         for _ in 0..MAX_ATTEMPTS {
             self.arm_these(&wanted.directories)?;
             // A link may have been turned before its directory was watched.
-            let now = Way::of(&self.path);
+            let now = Way::of_all(&self.paths);
             if now == wanted {
                 let is_all = now.directories.len() < MAX_WATCHED;
                 *self.stir.0.turns.lock().unwrap_or_else(PoisonError::into_inner) = now.turns;
@@ -148,6 +174,18 @@ impl Watch {
     }
 }
 
+/// Paths, in a line.
+struct Shown<'a>(&'a [PathBuf]);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, path) in self.0.iter().enumerate() {
+            write!(f, "{}{}", if place > 0 { ", " } else { "" }, path.display())?;
+        }
+        Ok(())
+    }
+}
+
 fn watcher(stir: &Stir) -> notify::Result<INotifyWatcher> {
     let stir = stir.clone();
     let notice = move |event: notify::Result<Event>| stir.notice(event);
@@ -164,9 +202,16 @@ fn is_change(kind: EventKind) -> bool {
 }
 
 impl Stir {
+    /// One that also notes what changed.
+    #[must_use]
+    pub fn noting() -> Self {
+        Self(Arc::new(State { touched: Some(Mutex::default()), ..State::default() }))
+    }
+
     fn notice(&self, event: notify::Result<Event>) {
         let state = &self.0;
-        match event {
+        let is_lost = event.as_ref().map_or(true, Event::need_rescan);
+        match &event {
             Ok(event) if !is_change(event.kind) => return,
             Ok(Event {
                 kind: EventKind::Modify(ModifyKind::Name(RenameMode::To)), paths, ..
@@ -178,7 +223,22 @@ impl Stir {
             }
             Ok(_) | Err(_) => {}
         }
+        if let Some(touched) = &state.touched {
+            let mut touched = touched.lock().unwrap_or_else(PoisonError::into_inner);
+            match event {
+                Ok(event) if !is_lost && !event.paths.is_empty() => touched.add(event.paths),
+                Ok(_) | Err(_) => touched.add_anything(),
+            }
+        }
         state.changed.notify_one();
+    }
+
+    /// What changed since this was asked last; nothing, if that may be anything.
+    pub fn touched(&self) -> BTreeSet<PathBuf> {
+        let Some(touched) = &self.0.touched else { return BTreeSet::new() };
+        let mut touched = touched.lock().unwrap_or_else(PoisonError::into_inner);
+        let Touched { paths, is_anything } = std::mem::take(&mut *touched);
+        if is_anything { BTreeSet::new() } else { paths }
     }
 
     /// Waits until something changed and is whole, or the burst of changes is over, or for so long.
@@ -209,6 +269,20 @@ struct Way {
 }
 
 impl Way {
+    /// The ways of all paths. What several files say together is never whole by one of them.
+    fn of_all(paths: &[PathBuf]) -> Self {
+        if let [path] = paths {
+            return Self::of(path);
+        }
+        let mut all = Self::default();
+        for (directory, identity) in paths.iter().flat_map(|path| Self::of(path).directories) {
+            if all.directories.len() < MAX_WATCHED {
+                all.directories.insert(directory, identity);
+            }
+        }
+        all
+    }
+
     fn of(path: &Path) -> Self {
         let mut way = Self::default();
         let end = way.follow(path);
@@ -320,7 +394,7 @@ mod tests {
     /// Whether a stir that was told these events lets its listener look at once.
     async fn is_at_once(path: &Path, events: &[(EventKind, &Path)]) -> bool {
         let stir = Stir::default();
-        let mut watch = Watch::new(path, &stir);
+        let mut watch = Watch::new([path.to_owned()], &stir);
         watch.arm();
         // Only what is told below counts.
         watch.watcher = None;
@@ -358,6 +432,45 @@ mod tests {
     }
 
     #[test]
+    fn what_changed_is_noted_until_it_is_asked_for_or_may_be_anything() {
+        let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        let change = |path: &str| Ok(Event::new(written).add_path(path.into()));
+        let stir = Stir::noting();
+        stir.notice(change("/a/x"));
+        stir.notice(Ok(Event::new(EventKind::Access(AccessKind::Read)).add_path("/a/r".into())));
+        stir.notice(change("/a/y"));
+        stir.notice(change("/a/x"));
+        assert_eq!(stir.touched(), ["/a/x", "/a/y"].map(PathBuf::from).into());
+        assert!(stir.touched().is_empty());
+        let lost = Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan);
+        for anything in [Ok(lost), Err(notify::Error::generic("")), Ok(Event::new(written))] {
+            stir.notice(change("/a/x"));
+            stir.notice(anything);
+            stir.notice(change("/a/y"));
+            assert!(stir.touched().is_empty());
+        }
+        (0..=MAX_TOUCHED).for_each(|number| stir.notice(change(&format!("/a/{number}"))));
+        assert!(stir.touched().is_empty());
+        // Who does not want to know pays nothing for it.
+        let stir = Stir::default();
+        stir.notice(change("/a/x"));
+        assert!(stir.touched().is_empty());
+    }
+
+    #[test]
+    fn several_paths_are_watched_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        fs::create_dir_all(root.join("folder")).unwrap();
+        fs::create_dir_all(root.join("other")).unwrap();
+        fs::write(root.join("other/file.pem"), "").unwrap();
+        let way = Way::of_all(&[root.join("folder"), root.join("other/file.pem")]);
+        let all = [root.clone(), root.join("folder"), root.join("other")];
+        assert_eq!(way.directories.into_keys().collect::<Vec<_>>(), all);
+        assert!(way.turns.is_empty());
+    }
+
+    #[test]
     fn a_folder_with_very_many_links_is_looked_at_instead() {
         let dir = tempfile::tempdir().unwrap();
         for number in 0..MAX_WATCHED {
@@ -366,7 +479,7 @@ mod tests {
             fs::write(target.join("x.toml"), "").unwrap();
             symlink(target.join("x.toml"), dir.path().join(format!("{number}.toml"))).unwrap();
         }
-        let mut watch = Watch::new(dir.path(), &Stir::default());
+        let mut watch = Watch::new([dir.path().to_owned()], &Stir::default());
         assert_eq!(watch.arm(), LOOK_OFTEN);
         fs::remove_file(dir.path().join("0.toml")).unwrap();
         fs::remove_file(dir.path().join("1.toml")).unwrap();

@@ -6,10 +6,12 @@
 //! way, while others go on being made; the most memory that a reload takes, and what is left of it.
 //! Then the same routes in the store, and a hundred single changes a second over the API for ten
 //! seconds: when each is answered, when it is in force, and what all of that takes.
+//! Then as many certificates (up to 100,000 of them), see `certificates.rs`.
 //! Every count, time and rate is bounded; everything happens on loopback and in a folder of its own.
 //!
-//! `cargo bench --bench scale -- [--binary PATH] [--ids] [--plain-malloc] [--only file|store] [ROUTES…]`: another build
-//! of the proxy (to compare with), routes with an `id` of their own, the allocator without what
+//! `cargo bench --bench scale -- [--binary PATH] [--ids] [--plain-malloc] [--only file|store|certificates] [ROUTES…]`:
+//! another build of the proxy (to compare with; of several the starts with certificates are
+//! interleaved), routes with an `id` of their own, the allocator without what
 //! `systemd/mse-proxy.service` tells it, other numbers of routes.
 
 #![allow(
@@ -21,13 +23,18 @@
 )]
 
 mod bench;
+mod certificates;
 mod stored;
 mod subject;
 mod world;
 
 use std::path::PathBuf;
 
+/// Each has two files.
+const MOST_CERTIFICATES: u64 = 100_000;
+
 /// What is measured.
+#[derive(Clone)]
 struct Setup {
     binary: PathBuf,
     with_ids: bool,
@@ -35,8 +42,7 @@ struct Setup {
 }
 
 fn main() {
-    let mut counts = Vec::new();
-    let mut only = String::new();
+    let (mut counts, mut only, mut binaries) = (Vec::new(), String::new(), Vec::new());
     let mut setup = Setup {
         binary: PathBuf::from(env!("CARGO_BIN_EXE_mse-proxy")),
         with_ids: false,
@@ -47,9 +53,9 @@ fn main() {
         match argument.as_str() {
             // From cargo.
             "--bench" => {}
-            "--binary" => setup.binary = arguments.next().expect("a path").into(),
+            "--binary" => binaries.push(PathBuf::from(arguments.next().expect("a path"))),
             "--ids" => setup.with_ids = true,
-            "--only" => only = arguments.next().expect("file or store"),
+            "--only" => only = arguments.next().expect("file, store or certificates"),
             "--plain-malloc" => setup.plain_malloc = true,
             number => counts.push(number.replace('_', "").parse().expect("a number of routes")),
         }
@@ -57,13 +63,24 @@ fn main() {
     if counts.is_empty() {
         counts = vec![100_000, 1_000_000];
     }
-    println!("{}", setup.binary.display());
+    if binaries.is_empty() {
+        binaries.push(setup.binary.clone());
+    }
+    let setups = binaries.into_iter().map(|binary| Setup { binary, ..setup.clone() });
+    let setups: Vec<_> = setups.collect();
+    let is_wanted = |what: &str| only.is_empty() || only == what;
     for routes in counts {
-        if only != "store" {
-            bench::run(&setup, routes);
+        for setup in &setups {
+            println!("{}", setup.binary.display());
+            if is_wanted("file") {
+                bench::run(setup, routes);
+            }
+            if is_wanted("store") {
+                stored::run(setup, routes);
+            }
         }
-        if only != "file" {
-            stored::run(&setup, routes);
+        if is_wanted("certificates") && routes <= MOST_CERTIFICATES {
+            certificates::run(&setups, routes);
         }
     }
 }

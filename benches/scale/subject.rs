@@ -1,8 +1,8 @@
 //! The proxy as a process: starting it, and reading what the kernel says about it.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +20,7 @@ const MALLOC: [(&str, &str); 2] =
 pub(crate) struct Subject {
     child: Child,
     pub(crate) address: SocketAddr,
+    admin: SocketAddr,
     tables: Arc<AtomicU64>,
 }
 
@@ -53,7 +54,10 @@ impl Subject {
             let message = line["message"].as_str().or(line["fields"]["message"].as_str());
             message.unwrap_or_default().to_owned()
         };
+        let mut admin = None;
         let address = lines.by_ref().find_map(|line| {
+            let url = line["url"].as_str().and_then(|url| url.strip_prefix("http://"));
+            admin = admin.or(url.and_then(|url| url.trim_end_matches('/').parse().ok()));
             let says_where = line["address"].as_str().or(line["fields"]["address"].as_str());
             says_where.filter(|_| says(&line) == "listening")?.parse().ok()
         });
@@ -65,7 +69,19 @@ impl Subject {
                 counted.fetch_add(1, Ordering::Relaxed);
             }
         });
-        Self { child, address: address.expect("the proxy listens"), tables }
+        let address = address.expect("the proxy listens");
+        Self { child, address, admin: admin.expect("it can be watched"), tables }
+    }
+
+    /// Whether it says that it is ready.
+    pub(crate) fn is_ready(&self) -> bool {
+        let mut stream = TcpStream::connect(self.admin).unwrap();
+        stream
+            .write_all(b"GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.starts_with("HTTP/1.1 200")
     }
 
     /// How many tables it has said that it made since it listens.

@@ -18,7 +18,7 @@ use crate::routing::table::Table;
 use crate::source::stored;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::chronicle::Chronicle;
-use crate::telemetry::metrics::{Facts, Metrics, SourceFacts, WatchFacts};
+use crate::telemetry::metrics::{CertificateFacts, Facts, Metrics, SourceFacts, WatchFacts};
 
 /// Where in its life the proxy is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,9 @@ pub enum Readiness {
     /// It takes clients, but its store has not been read since the start: whoever wants a route that
     /// is kept there is better served elsewhere.
     Unread,
+    /// It takes clients, but its certificates have not all been looked at since the start: whoever
+    /// wants a name whose TLS ends here may have to wait.
+    Uncertified,
     /// It takes clients.
     Ready,
     /// It takes no new clients, and live sessions may finish.
@@ -42,7 +45,7 @@ impl Readiness {
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
-            Self::Starting { .. } | Self::Unread => "starting",
+            Self::Starting { .. } | Self::Unread | Self::Uncertified => "starting",
             Self::Ready => "ready",
             Self::Draining => "draining",
         }
@@ -107,6 +110,10 @@ impl Eyes {
                     "starting: the store was not read yet, other routes are served: {why}"
                 ))
             }
+            Readiness::Uncertified => Some(format!(
+                "starting: certificates are being read ({} so far); sealed names are served",
+                self.certificates.count()
+            )),
             Readiness::Draining => Some(match self.ledger.open() {
                 1 => "draining: 1 session is still open".to_owned(),
                 open => format!("draining: {open} sessions are still open"),
@@ -125,8 +132,9 @@ impl Eyes {
             conflicts: source.conflicts,
             revision: source.revision,
         });
+        let now = self.clock.now();
         Facts {
-            now: self.clock.now(),
+            now,
             clock_lead: self.clock.lead(),
             table: self.table.current(),
             faulty_routes: left_out + report.conflicts.len(),
@@ -137,14 +145,22 @@ impl Eyes {
             hellos_pending: self.limits.pending(),
             dropped_records: self.log.dropped(),
             is_ready: self.readiness() == Readiness::Ready,
-            certificates: self
-                .certificates
-                .pairs()
-                .iter()
-                .map(|pair| (Arc::clone(&pair.file), pair.not_after))
-                .collect(),
-            faulty_certificates: self.certificates.troubles().len(),
+            certificates: self.certificate_facts(now),
             watch: watched(&self.sightings.now()),
+        }
+    }
+
+    fn certificate_facts(&self, now: Timestamp) -> CertificateFacts {
+        let pairs = self.certificates.pairs();
+        // Those that end first come last.
+        let nearest = pairs.iter().rev().take(self.metrics.most_routes());
+        let bare = self.certificates.bare();
+        CertificateFacts {
+            good: pairs.iter().filter(|pair| pair.is_valid(now)).count(),
+            all: pairs.len(),
+            faulty: self.certificates.troubles().len(),
+            nearest: nearest.map(|pair| (pair.file.to_string(), pair.not_after)).collect(),
+            bare_routes: bare.chunk_by(|one, other| one.route == other.route).count(),
         }
     }
 }

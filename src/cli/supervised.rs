@@ -66,7 +66,11 @@ fn status(vitals: &Vitals, readiness: Readiness) -> String {
         return format!("draining: {sessions} {sessions_word} left");
     }
     let routes = vitals.table.current().snapshot.len();
-    let without = if readiness == Readiness::Unread { "without its store, " } else { "" };
+    let without = match readiness {
+        Readiness::Unread => "without its store, ",
+        Readiness::Uncertified => "certificates are being read, ",
+        Readiness::Starting { .. } | Readiness::Ready | Readiness::Draining => "",
+    };
     let word = plural(routes, "route");
     format!("serving: {without}{routes} {word}, {sessions} open {sessions_word}")
 }

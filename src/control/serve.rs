@@ -131,9 +131,10 @@ async fn tell_health(health: HealthReporter, mut readiness: watch::Receiver<Read
     loop {
         let status = match *readiness.borrow_and_update() {
             Readiness::Ready => ServingStatus::Serving,
-            Readiness::Starting { .. } | Readiness::Unread | Readiness::Draining => {
-                ServingStatus::NotServing
-            }
+            Readiness::Starting { .. }
+            | Readiness::Unread
+            | Readiness::Uncertified
+            | Readiness::Draining => ServingStatus::NotServing,
         };
         for service in names {
             health.set_service_status(service, status).await;

@@ -28,7 +28,7 @@ use crate::store::{self, Committed, Revision, Shared, Transaction};
 
 pub use deploy::{Application, Decision};
 pub use domains::Check;
-pub use upkeep::Event;
+pub use upkeep::{Event, Round};
 
 /// How often a call begins anew because others were faster. Each time one of them has succeeded, so
 /// a fleet that does more than this at once about one project is refused, not stuck.

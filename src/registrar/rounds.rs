@@ -9,6 +9,7 @@ use jiff::SignedDuration;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::warn;
 
+use super::upkeep::Round;
 use super::{Error, Event, Registrar, TRIES};
 use crate::clock::{Clock, Timestamp};
 use crate::registry::record::{Held, write};
@@ -52,10 +53,7 @@ impl<D: Records> Registrar<D> {
         let mut complaint = Complaint::default();
         loop {
             let began = Instant::now();
-            match self.keep_up(clock.now()).await {
-                Ok(events) => events.iter().for_each(&tell),
-                Err(error) => complaint.tell("upkeep", &error),
-            }
+            complaint.tell_all("upkeep", self.keep_up(clock.now()).await, &tell);
             sleep(UPKEEP.max(began.elapsed() * REST)).await;
         }
     }
@@ -67,17 +65,12 @@ impl<D: Records> Registrar<D> {
         let mut complaint = Complaint::default();
         loop {
             ticks.tick().await;
-            let round = async {
-                if self.take_turn("domains", DOMAINS, clock.now()).await? {
-                    self.check_domains(clock.now()).await
-                } else {
-                    Ok(Vec::new())
-                }
+            let round = match self.take_turn("domains", DOMAINS, clock.now()).await {
+                Ok(true) => self.check_domains(clock.now()).await,
+                Ok(false) => Round::default(),
+                Err(error) => Round { failed: Some(error), ..Round::default() },
             };
-            match round.await {
-                Ok(events) => events.iter().for_each(&tell),
-                Err(error) => complaint.tell("domains", &error),
-            }
+            complaint.tell_all("domains", round, &tell);
         }
     }
 }
@@ -87,6 +80,14 @@ impl<D: Records> Registrar<D> {
 struct Complaint(usize);
 
 impl Complaint {
+    /// Tells what a round has done, and what has failed.
+    fn tell_all(&mut self, what: &str, round: Round, tell: &impl Fn(&Event)) {
+        round.events.iter().for_each(tell);
+        if let Some(error) = round.failed {
+            self.tell(what, &error);
+        }
+    }
+
     fn tell(&mut self, round: &str, error: &Error) {
         if self.0.is_multiple_of(TRIES) {
             warn!(%error, round, "a round could not be made; it is made again");

@@ -6,6 +6,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use futures_util::stream::{StreamExt as _, iter};
+
 use super::{Error, Registrar, TRIES};
 use crate::clock::Timestamp;
 use crate::hostname::Pattern;
@@ -113,14 +115,39 @@ impl Event {
     }
 }
 
+/// What was done in a round, by this proxy, whatever else has failed.
+#[derive(Debug, Default)]
+pub struct Round {
+    /// What was done: nobody does it again, so it is told in any case.
+    pub events: Vec<Event>,
+    /// What failed first; it is done the next time.
+    pub failed: Option<Error>,
+}
+
+impl Round {
+    /// Takes note of a failure. Gives whether it is no use to go on: the store is away.
+    fn fails(&mut self, error: Error) -> bool {
+        let is_away = matches!(error, Error::Store(_));
+        self.failed.get_or_insert(error);
+        is_away
+    }
+}
+
+/// Domains that are asked for at once: one whose servers are silent takes many seconds.
+const ASKED_AT_ONCE: usize = 16;
+
 impl<D: Records> Registrar<D> {
     /// Takes the steps of all unpaid projects that are due, takes away what suspended ones still
-    /// have, and notes ends. Tells what this proxy did.
-    ///
-    /// # Errors
-    /// The store; the rest is done the next time.
-    pub async fn keep_up(&self, now: Timestamp) -> Result<Vec<Event>, Error> {
-        let mut events = Vec::new();
+    /// have, and notes ends. What fails for one holds up no other.
+    pub async fn keep_up(&self, now: Timestamp) -> Round {
+        let mut round = Round::default();
+        if let Err(error) = self.keep_all_up(now, &mut round).await {
+            round.fails(error);
+        }
+        round
+    }
+
+    async fn keep_all_up(&self, now: Timestamp, round: &mut Round) -> Result<(), Error> {
         // Three looks at all, and one at each of those few for whom something is due.
         let apps = self.readable::<App>(APPS).await?;
         let seats = self.readable::<Seats>(HARDWARE).await?;
@@ -128,27 +155,51 @@ impl<D: Records> Registrar<D> {
         let seated = seats.iter().map(|seats| &seats.record.project);
         let busy: BTreeSet<_> = active.map(|app| &app.record.project).chain(seated).collect();
         for held in self.readable::<Project>(PROJECTS).await? {
-            let name = &held.record.name;
-            let is_due = held.record.advance(now).is_some();
-            if is_due {
-                self.take_steps(name, now, &mut events).await?;
-            }
-            let is_left = is_due || held.record.is_suspended() && busy.contains(name);
-            if is_left && self.project_held(name).await?.record.is_suspended() {
-                self.sweep(name, now).await?;
+            let is_busy = busy.contains(&held.record.name);
+            if let Err(error) = self.keep_project(&held.record, is_busy, now, round).await
+                && round.fails(error)
+            {
+                return Ok(());
             }
         }
         for held in &apps {
             let App { project, name, phase, .. } = &held.record;
-            if phase.is_active() && held.record.phase_at(now) == Phase::Expired {
-                let (over, nothing) = (Phase::Expired, News::default());
-                let (_, is_change) = self.note(project, name, over, &nothing, (now, None)).await?;
-                if is_change {
-                    events.push(Event::Expired { project: project.clone(), app: name.clone() });
+            if !phase.is_active() || held.record.phase_at(now) != Phase::Expired {
+                continue;
+            }
+            match self.note(project, name, Phase::Expired, &News::default(), (now, None)).await {
+                Ok((_, false)) => {}
+                Ok((_, true)) => {
+                    let (project, app) = (project.clone(), name.clone());
+                    round.events.push(Event::Expired { project, app });
+                }
+                Err(error) => {
+                    if round.fails(error) {
+                        break;
+                    }
                 }
             }
         }
-        Ok(events)
+        Ok(())
+    }
+
+    /// What is due for a project; `is_busy` is whether it has apps or seats.
+    async fn keep_project(
+        &self,
+        project: &Project,
+        is_busy: bool,
+        now: Timestamp,
+        round: &mut Round,
+    ) -> Result<(), Error> {
+        let is_due = project.advance(now).is_some();
+        if is_due {
+            self.take_steps(&project.name, now, &mut round.events).await?;
+        }
+        let is_left = is_due || project.is_suspended() && is_busy;
+        if is_left && self.project_held(&project.name).await?.record.is_suspended() {
+            self.sweep(&project.name, now).await?;
+        }
+        Ok(())
     }
 
     async fn take_steps(
@@ -186,17 +237,30 @@ impl<D: Records> Registrar<D> {
         }))
     }
 
-    /// Looks again where the domains of live apps lead. Tells the gates that changed.
-    ///
-    /// # Errors
-    /// The store; the rest is done the next time.
-    pub async fn check_domains(&self, now: Timestamp) -> Result<Vec<Event>, Error> {
-        let mut events = Vec::new();
-        for held in self.readable::<Domain>(DOMAINS).await? {
-            if held.record.claim(jiff::SignedDuration::ZERO, now) == Claim::Live {
-                events.extend(self.look(held, now).await?.event);
+    /// Looks again where the domains of live apps lead. Tells the gates that changed. What fails for
+    /// one holds up no other.
+    pub async fn check_domains(&self, now: Timestamp) -> Round {
+        let mut round = Round::default();
+        let mut all = match self.readable::<Domain>(DOMAINS).await {
+            Ok(all) => all,
+            Err(error) => {
+                round.fails(error);
+                return round;
+            }
+        };
+        all.retain(|held| held.record.claim(jiff::SignedDuration::ZERO, now) == Claim::Live);
+        let looks = all.into_iter().map(|held| self.look(held, now));
+        let mut looks = iter(looks).buffer_unordered(ASKED_AT_ONCE);
+        while let Some(look) = looks.next().await {
+            match look {
+                Ok(check) => round.events.extend(check.event),
+                Err(error) => {
+                    if round.fails(error) {
+                        break;
+                    }
+                }
             }
         }
-        Ok(events)
+        round
     }
 }

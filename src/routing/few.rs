@@ -33,6 +33,17 @@ impl<T> Default for Few<T> {
     }
 }
 
+impl<T> Few<T> {
+    /// The same with one item more, behind the others.
+    #[must_use]
+    pub fn with(self, item: T) -> Self {
+        match self.0 {
+            Kept::One(first) => Self(Kept::Many([first, item].into())),
+            Kept::Many(items) => items.into_iter().chain([item]).collect(),
+        }
+    }
+}
+
 impl<T> From<Vec<T>> for Few<T> {
     fn from(mut items: Vec<T>) -> Self {
         match items.pop() {
@@ -78,7 +89,8 @@ mod tests {
             let few = Few::from(items.clone());
             assert_eq!(*few, *items);
             assert_eq!(matches!(few.0, Kept::One(_)), count == 1);
-            assert_eq!(items.into_iter().collect::<Few<_>>(), few);
+            assert_eq!(items.iter().copied().collect::<Few<_>>(), few);
+            assert_eq!(items.into_iter().fold(Few::default(), Few::with), few);
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::admission::certificate::Roots;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::write;
+use crate::proxy::terminate::certificates::Certificates;
 use crate::reconcile::{Reconciler, Report};
 use crate::registrar::Registrar;
 use crate::registry::app::App;
@@ -114,32 +115,57 @@ pub(super) async fn wait_for_sources(reports: &mut watch::Receiver<Report>, sour
     let _ = reports.wait_for(|report| report.sources.len() >= sources).await;
 }
 
-/// Says that it is ready, or will be as soon as the store was read.
+/// Says that it is ready, or will be as soon as the store was read and certificates were.
 pub(super) fn become_ready(
     readiness: &watch::Sender<Readiness>,
     mut reports: watch::Receiver<Report>,
+    certificates: Certificates,
     control: &mut JoinSet<()>,
 ) {
-    if knows_store(&reports.borrow()) {
-        readiness.send_replace(Readiness::Ready);
+    let first = stage(&reports.borrow(), &certificates);
+    readiness.send_replace(first);
+    if first == Readiness::Ready {
         return;
     }
-    warn!("the store was not read yet: other routes are served, and it is not ready before");
-    readiness.send_replace(Readiness::Unread);
-    let readiness = readiness.clone();
+    if first == Readiness::Unread {
+        warn!("the store was not read yet: other routes are served, and it is not ready before");
+    }
+    let (readiness, mut sets) = (readiness.clone(), certificates.subscribe());
     control.spawn(async move {
-        if reports.wait_for(knows_store).await.is_ok() {
-            info!("the store was read: ready");
+        let mut before = first;
+        while before != Readiness::Ready {
+            tokio::select! {
+                told = reports.changed() => if told.is_err() { return },
+                // Ends no sooner than we let go of the certificates.
+                _ = sets.changed() => {}
+            }
+            let now = stage(&reports.borrow_and_update(), &certificates);
+            if before == Readiness::Unread && now != before {
+                info!("the store was read");
+            }
             // Unless it drains by now.
-            readiness.send_if_modified(|now| {
-                let waits = *now == Readiness::Unread;
+            readiness.send_if_modified(|known| {
+                let waits = *known == before && now != before;
                 if waits {
-                    *now = Readiness::Ready;
+                    *known = now;
                 }
                 waits
             });
+            before = now;
         }
+        info!("ready");
     });
+}
+
+/// Where in its life a proxy is that takes clients.
+fn stage(report: &Report, certificates: &Certificates) -> Readiness {
+    if !knows_store(report) {
+        Readiness::Unread
+    } else if certificates.are_expected() {
+        Readiness::Uncertified
+    } else {
+        Readiness::Ready
+    }
 }
 
 /// Whether what the store keeps is in force, if there is one.

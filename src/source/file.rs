@@ -135,7 +135,7 @@ impl Watched {
         let guard = Some(Guard::new(max_removed_percent, clock));
         let strict = strict.then(|| settings.zones.clone());
         let shelf = Shelf::new(path.clone(), Judgement { strict, guard });
-        let eye = Eye { watch: Watch::new(path, &stir), shelf };
+        let eye = Eye { watch: Watch::new([path.to_owned()], &stir), shelf };
         let asked = reload.asked.subscribe();
         Some(Self { eye: Arc::new(Mutex::new(eye)), stir, asked, reload })
     }

@@ -8,10 +8,13 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Daemon, PATIENCE, backend, command, echo, hello, route, routes_file, text};
+use crate::support::{
+    Daemon, Delay, PATIENCE, backend, command, echo, held_up, hello, route, routes_file, serving,
+    text,
+};
 use crate::web::{self, answer, exchange, get, request, scrape};
 
 #[test]
@@ -53,42 +56,7 @@ fn a_stop_does_not_wait_for_routes_that_do_not_come() {
 
 /// A proxy whose disk takes very long to open its routes file.
 fn starting(routes: &Path) -> (Daemon, Delay) {
-    let mut slow = Command::new("strace");
-    slow.args(["-D", "-f", "-q", "-o", "/dev/null", "-P"])
-        .arg(routes)
-        .args(["-e", "trace=openat", "-e", "inject=openat:delay_enter=3600s"])
-        .args([env!("CARGO_BIN_EXE_mse-proxy"), "serve"])
-        .env("MSE_PROXY_LISTEN_ADDRESSES", "127.0.0.1:0")
-        .env("MSE_PROXY_ADMIN_HTTP", "127.0.0.1:0")
-        .env("MSE_PROXY_ADMIN_GRPC", "")
-        .env("MSE_PROXY_ROUTES_PATH", routes)
-        .env("MSE_PROXY_LOG_FORMAT", "json");
-    let daemon = Daemon::spawn(slow);
-    let delay = Delay(tracer(daemon.id()));
-    (daemon, delay)
-}
-
-/// A tracer that holds a process up, which goes on once this is dropped.
-struct Delay(Pid);
-
-impl Drop for Delay {
-    fn drop(&mut self) {
-        let _ = kill_process(self.0, Signal::KILL);
-    }
-}
-
-/// Who traces a process.
-fn tracer(process: u32) -> Pid {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("TracerPid:")).unwrap();
-        if let Some(tracer) = Pid::from_raw(line.trim().parse().unwrap()) {
-            return tracer;
-        }
-        assert!(Instant::now() < deadline, "nobody traces it");
-        std::thread::yield_now();
-    }
+    held_up(&serving(routes), routes)
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::support::{Daemon, backend, echo, hello, route, text};
 use crate::web::{Samples, get, scrape};
 
 /// The contract: name, kind, labels of one sample that is there from the start.
-const PROMISED: [(&str, &str, &str); 36] = [
+const PROMISED: [(&str, &str, &str); 37] = [
     ("mse_proxy_sessions_total", "counter", "{outcome=\"closed\"}"),
     ("mse_proxy_sessions_open", "gauge", ""),
     ("mse_proxy_worker_sessions_open", "gauge", "{worker=\"0\"}"),
@@ -25,6 +25,7 @@ const PROMISED: [(&str, &str, &str); 36] = [
     ("mse_proxy_requests_total", "counter", "{class=\"2xx\"}"),
     ("mse_proxy_handshake_failures_total", "counter", "{reason=\"unknown_ca\"}"),
     ("mse_proxy_certificates", "gauge", "{state=\"good\"}"),
+    ("mse_proxy_routes_without_certificate", "gauge", ""),
     ("mse_proxy_routes", "gauge", "{state=\"faulty\"}"),
     ("mse_proxy_routes_ending", "gauge", "{within=\"24h\"}"),
     ("mse_proxy_table_revision", "gauge", ""),

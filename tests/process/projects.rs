@@ -117,7 +117,7 @@ fn a_fleet_reminds_three_times_and_suspends_once_though_a_proxy_is_killed_in_bet
 
     // All reminders are due, and the week is over soon: later than a slow machine gets there.
     let now = SystemClock.now();
-    let suspended_at = now + SignedDuration::from_secs(30);
+    let suspended_at = now + SignedDuration::from_secs(45);
     let since = (suspended_at - SignedDuration::from_hours(7 * 24)).to_string();
     one.told(&["project", "unpaid", "default", "--since", &since]);
     let shown = || one.json(&["project", "show", "default"]);

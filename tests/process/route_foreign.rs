@@ -3,8 +3,8 @@
 use std::process::Command;
 
 use crate::apps::manifest;
-use crate::route_support::{Controlled, python};
-use crate::support::text;
+use crate::route_support::Controlled;
+use crate::support::{python, text};
 
 /// Runs a script that fails where anything is not as promised.
 fn run(script: &str, proxy: &Controlled, more: &[&str]) {

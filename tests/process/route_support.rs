@@ -7,7 +7,7 @@ use std::sync::mpsc::Receiver;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Daemon, PATIENCE, command, lines, serving, text};
+use crate::support::{self, Daemon, PATIENCE, command, lines, serving, text};
 
 /// A proxy with a socket of its own for commands.
 pub(crate) struct Controlled {
@@ -143,16 +143,7 @@ fn starting(under: &[String], folder: &Path, variables: &[(String, String)]) -> 
     let socket = folder.join("admin.sock");
     serving.env("MSE_PROXY_ADMIN_GRPC", format!("unix:{}", socket.display()));
     serving.envs(variables.iter().cloned());
-    let [program, arguments @ ..] = under else { return serving };
-    let mut command = Command::new(program);
-    command.args(arguments).arg(serving.get_program()).args(serving.get_args());
-    for (name, value) in serving.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
-    command
+    if under.is_empty() { serving } else { support::under(under, &serving) }
 }
 
 /// A command that goes on for as long as it is let.
@@ -220,11 +211,4 @@ pub(crate) fn plain(shown: &str) -> String {
         }
     }
     text
-}
-
-/// The Python that has a gRPC client of its own; `tests/run` makes it.
-pub(crate) fn python() -> PathBuf {
-    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python-venv/bin/python");
-    assert!(python.exists(), "{} is missing: run tests/run once", python.display());
-    python
 }

@@ -1,5 +1,6 @@
 //! Starting the binary, and talking with it.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -43,6 +44,54 @@ pub(crate) fn serve(command: &mut Command, routes: &Path) {
         .env("MSE_PROXY_ADMIN_GRPC", "")
         .env("MSE_PROXY_ROUTES_PATH", routes)
         .env("MSE_PROXY_LOG_FORMAT", "json");
+}
+
+/// The same command run by another program, which becomes it in the end, or runs it.
+pub(crate) fn under(program: &[impl AsRef<OsStr>], command: &Command) -> Command {
+    let [first, arguments @ ..] = program else { panic!("no program") };
+    let mut outer = Command::new(first);
+    outer.args(arguments).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => outer.env(name, value),
+            None => outer.env_remove(name),
+        };
+    }
+    outer
+}
+
+/// A proxy that is held up when it opens this path, for as long as the delay lives.
+pub(crate) fn held_up(serving: &Command, path: &Path) -> (Daemon, Delay) {
+    let inject = "inject=openat:delay_enter=3600s";
+    let path = path.to_str().unwrap();
+    let strace = ["strace", "-D", "-f", "-q", "-o", "/dev/null", "-P", path];
+    let strace = [&strace[..], &["-e", "trace=openat", "-e", inject]].concat();
+    let daemon = Daemon::spawn(under(&strace, serving));
+    let delay = Delay(tracer(daemon.id()));
+    (daemon, delay)
+}
+
+/// A tracer that holds a process up, which goes on once this is dropped.
+pub(crate) struct Delay(Pid);
+
+impl Drop for Delay {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::KILL);
+    }
+}
+
+/// Who traces a process.
+fn tracer(process: u32) -> Pid {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("TracerPid:")).unwrap();
+        if let Some(tracer) = Pid::from_raw(line.trim().parse().unwrap()) {
+            return tracer;
+        }
+        assert!(Instant::now() < deadline, "nobody traces it");
+        std::thread::yield_now();
+    }
 }
 
 /// Runs a command to its end.
@@ -331,4 +380,11 @@ pub(crate) fn hello(host: &str) -> Vec<u8> {
     bytes.extend_from_slice(&body_size.to_be_bytes());
     bytes.extend_from_slice(&body);
     bytes
+}
+
+/// The Python that has what comes from `PyPI`; `tests/run` makes it.
+pub(crate) fn python() -> PathBuf {
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python-venv/bin/python");
+    assert!(python.exists(), "{} is missing: run tests/run once", python.display());
+    python
 }

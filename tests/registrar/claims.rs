@@ -11,7 +11,7 @@ use mse_proxy::registry::names::ProjectName;
 use mse_proxy::store::{Change, Shared, Store as _, Transaction};
 
 use crate::routed::{KIND, PROXY};
-use crate::support::{Fleet, Memory, application, at, default, fleet, fleet_on};
+use crate::support::{Fleet, Memory, application, at, default, done, fleet, fleet_on};
 
 const FREE: &str = "4g-eu-001";
 
@@ -130,9 +130,9 @@ async fn a_record_that_cannot_be_read_holds_up_nobody_else() {
     let transaction = Transaction { checks: vec![], changes: changes.into() };
     store.commit(transaction).await.unwrap();
     fleet.one.unpaid(&default(), at(0), (at(0), None)).await.unwrap();
-    let told = fleet.one.keep_up(at(8 * 24)).await.unwrap();
+    let told = done(fleet.one.keep_up(at(8 * 24)).await);
     assert_eq!(told.last(), Some(&Event::Suspended { project: default() }), "{told:?}");
     let app = fleet.one.app(&default(), &"a".parse().unwrap()).await.unwrap().record;
     assert_eq!(app.phase, Phase::Stopped, "and in the same round it is stopped");
-    assert_eq!(fleet.one.check_domains(at(0)).await.unwrap(), []);
+    assert_eq!(done(fleet.one.check_domains(at(0)).await), []);
 }

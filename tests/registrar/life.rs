@@ -9,7 +9,7 @@ use mse_proxy::registry::domain::Gate;
 use mse_proxy::registry::hardware::HardwareError;
 use mse_proxy::registry::project::StandingError;
 
-use crate::support::{Fleet, application, at, default, fleet};
+use crate::support::{Fleet, application, at, default, done, fleet};
 
 const KIND: &str = "8g-eu-001";
 const PROXY: &str = "proxy.mse.cosmian.com";
@@ -85,7 +85,7 @@ async fn a_whole_life_from_a_manifest_to_a_tombstone_and_back() {
     let expired = Event::Expired { project: default(), app: app.name.clone() };
     // Both proxies look at the same moment; one of them notes it, and tells.
     let (one, other) = tokio::join!(fleet.one.keep_up(at(end)), fleet.other.keep_up(at(end)));
-    assert_eq!([one.unwrap(), other.unwrap()].concat(), [expired]);
+    assert_eq!([done(one), done(other)].concat(), [expired]);
     assert_eq!(fleet.one.app(&default(), &app.name).await.unwrap().record.phase, Phase::Expired);
 
     // Another project must prove that the reserved domain is its own.
@@ -111,7 +111,7 @@ async fn an_unpaid_project_is_reminded_and_suspended_once_in_a_fleet() {
     for hours in (0..=8 * 24).step_by(6) {
         let (one, other) =
             tokio::join!(fleet.one.keep_up(at(hours)), fleet.other.keep_up(at(hours)));
-        events.extend([one.unwrap(), other.unwrap()].concat());
+        events.extend([done(one), done(other)].concat());
     }
     let suspended_at = at(7 * 24);
     let remind = |number| Event::Reminded { project: default(), number, suspended_at };
@@ -135,9 +135,9 @@ async fn an_unpaid_project_is_reminded_and_suspended_once_in_a_fleet() {
 async fn a_paid_project_goes_on() {
     let fleet = fleet(1).await;
     fleet.one.unpaid(&default(), at(0), (at(0), None)).await.unwrap();
-    fleet.one.keep_up(at(100)).await.unwrap();
+    done(fleet.one.keep_up(at(100)).await);
     fleet.other.paid(&default(), None).await.unwrap();
-    assert_eq!(fleet.one.keep_up(at(1000)).await.unwrap(), []);
+    assert_eq!(done(fleet.one.keep_up(at(1000)).await), []);
     assert!(!fleet.one.project(&default()).await.unwrap().record.is_suspended());
 }
 
@@ -185,7 +185,7 @@ async fn a_domain_is_looked_at_again_and_a_resolver_that_is_down_changes_nothing
     fleet.dns.alias("shop.test", None);
     let pending = deployed(&fleet, "shop", Some("shop.test"), 0).await;
     assert_eq!(pending.verdict.terms.unwrap().gate, Some(Gate::Pending));
-    let check = async || fleet.one.check_domains(at(1)).await.unwrap();
+    let check = async || done(fleet.one.check_domains(at(1)).await);
     let gate = |gate| vec![Event::Gate { domain: "shop.test".parse().unwrap(), gate }];
     assert_eq!(check().await, []);
     fleet.dns.alias("shop.test", Some(PROXY));
@@ -203,7 +203,7 @@ async fn a_domain_is_looked_at_again_and_a_resolver_that_is_down_changes_nothing
     phase(&fleet, "shop", Phase::Stopped, 1).await;
     fleet.dns.alias("shop.test", Some("elsewhere.test"));
     for _ in 0..5 {
-        assert_eq!(fleet.one.check_domains(at(2)).await.unwrap(), []);
+        assert_eq!(done(fleet.one.check_domains(at(2)).await), []);
     }
 }
 

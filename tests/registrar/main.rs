@@ -11,5 +11,6 @@
 mod claims;
 mod life;
 mod many;
+mod rounds;
 mod routed;
 mod support;

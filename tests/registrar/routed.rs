@@ -31,7 +31,7 @@ use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::{application, at, default, fleet_on};
+use crate::support::{application, at, default, done, fleet_on};
 
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 pub(crate) const KIND: &str = "8g-eu-001";
@@ -99,11 +99,11 @@ async fn a_life_is_followed_from_its_configuration_name_to_its_tombstone_and_a_r
     // Its DNS leads elsewhere for too long, and back.
     fleet.dns.alias("shop.test", Some("elsewhere.test"));
     for _ in 0..3 {
-        fleet.one.check_domains(at(2)).await.unwrap();
+        done(fleet.one.check_domains(at(2)).await);
     }
     until(&mut sets, "shop.test", at(2), "suspended").await;
     fleet.dns.alias("shop.test", Some(PROXY));
-    fleet.one.check_domains(at(2)).await.unwrap();
+    done(fleet.one.check_domains(at(2)).await);
     until(&mut sets, "shop.test", at(2), "10.0.0.1:443").await;
 
     proceed(Phase::Stopped).await;

@@ -10,7 +10,7 @@ use mse_proxy::admission::Settings;
 use mse_proxy::admission::certificate::{Chain, KeyFinding, Roots};
 use mse_proxy::admission::manifest;
 use mse_proxy::hostname::Hostname;
-use mse_proxy::registrar::{Application, Registrar};
+use mse_proxy::registrar::{Application, Event, Registrar, Round};
 use mse_proxy::registry::names::ProjectName;
 use mse_proxy::resolve::records::{Answer as Records_, Records};
 use mse_proxy::store::{
@@ -133,6 +133,12 @@ pub(crate) async fn fleet_on(store: Shared, booked: u32) -> Fleet {
         one.book(&default(), &"8g-eu-001".parse().unwrap(), booked, None).await.unwrap();
     }
     Fleet { one, other, dns }
+}
+
+/// What was done in a round in which nothing failed.
+pub(crate) fn done(round: Round) -> Vec<Event> {
+    assert_eq!(round.failed, None);
+    round.events
 }
 
 pub(crate) fn default() -> ProjectName {

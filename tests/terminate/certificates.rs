@@ -4,22 +4,14 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::daemon::{route, until};
-use crate::support::{Authority, Leaf, Scene, connect, echo, shown};
+use crate::support::{Authority, Leaf, Scene, TCP, connect, echo, is_shown, shown};
 
-const TCP: &str = "protocol = \"tcp\"";
-
-/// A scene with one route for all names below `apps.test`.
 fn serving(install: impl FnOnce(&Scene)) -> Scene {
     let mut scene = Scene::new();
     install(&scene);
-    let back = echo(scene.platform.issue(&["backend.test"]).server());
-    let terms = scene.terminating(&format!("{TCP}\nbackend_name = \"backend.test\""));
-    scene.serve(&route("**.apps.test", back, &terms));
+    let routes = scene.all_apps();
+    scene.serve(&routes);
     scene
-}
-
-fn is_shown(scene: &Scene, host: &str, leaf: &Leaf) -> bool {
-    scene.connect(host).is_ok_and(|tls| shown(&tls) == leaf.der())
 }
 
 #[test]
@@ -168,7 +160,16 @@ fn what_ends_soon_and_what_is_wrong_can_be_seen() {
         assert_eq!(scene.daemon().metric(&sample), count, "{state}");
     }
     let (_, metrics) = scene.daemon().ask_admin("/metrics").unwrap();
-    assert!(metrics.contains("mse_proxy_certificate_expiry_timestamp_seconds{certificate=\""));
+    let ends = metrics.lines().filter_map(|line| {
+        let rest =
+            line.strip_prefix("mse_proxy_certificate_expiry_timestamp_seconds{certificate=\"")?;
+        let (file, end) = rest.split_once("\"} ")?;
+        Some((file.rsplit('/').next()?.to_owned(), end.parse::<f64>().ok()?))
+    });
+    let ends: std::collections::BTreeMap<_, _> = ends.collect();
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+    let days = |file: &str| ((ends[file] - now) / 86_400.0).floor();
+    assert_eq!((ends.len(), days("soon.pem"), days("late.pem")), (2, 5.0, 50.0));
     let (_, status) = scene.daemon().ask_admin("/status.json").unwrap();
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
     let certificates = &status["certificates"];
@@ -205,10 +206,16 @@ fn a_route_without_a_certificate_is_told_before_a_client_comes() {
         scene.daemon().wait_seen(&format!("no certificate is good for {pattern}"));
     }
     until("four are told", || bare(&mut scene).len() == 4);
+    assert_eq!(scene.daemon().metric("mse_proxy_routes_without_certificate"), 4);
     // One label lies too deep below `two`.
     let names = ["b.apps.test", "x.one.apps.test", "x.y.any.apps.test", "x.y.two.apps.test"];
     scene.install("rest", &scene.operator.issue(&names));
     until("one is left", || bare(&mut scene) == ["route *.two.apps.test"]);
     scene.install("two", &scene.operator.issue(&["*.two.apps.test"]));
     until("none is left", || bare(&mut scene).is_empty());
+    assert_eq!(scene.daemon().metric("mse_proxy_routes_without_certificate"), 0);
+    // It stayed so for some changes of the table and the certificates, and was told once.
+    let again =
+        scene.daemon().seen().iter().filter(|line| line.contains("good for *.two.apps.test"));
+    assert_eq!(again.count(), 0, "beside the one that was waited for");
 }

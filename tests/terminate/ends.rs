@@ -7,12 +7,7 @@ use rustix::process::Signal;
 
 use crate::daemon::route;
 use crate::origin::Origin;
-use crate::support::{Scene, Tls, text};
-
-fn in_seconds(seconds: i64) -> String {
-    let at = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds);
-    format!("expires_at = \"{at}\"")
-}
+use crate::support::{Scene, Tls, in_seconds, text};
 
 /// A scene whose one route has these terms besides.
 fn scene(more: &str) -> (Scene, Origin) {
@@ -88,6 +83,25 @@ fn an_upload_is_cut_when_its_route_ends() {
     );
     let ends = [scene.daemon().record(), scene.daemon().record()];
     assert!(ends.iter().any(|record| record["outcome"] == "route_expired"), "{ends:?}");
+}
+
+#[test]
+fn an_upload_over_http_2_is_cut_when_its_route_ends() {
+    let (scene, _origin) = scene(&in_seconds(2));
+    let file = scene.path("upload");
+    std::fs::File::create(&file).unwrap().set_len(1 << 30).unwrap();
+    let port = scene.address().port();
+    let output = Command::new("curl")
+        .args(["-sS", "-D-", "--http2", "--limit-rate", "1M", "-T", text(&file), "--resolve"])
+        .arg(format!("a.apps.test:{port}:127.0.0.1"))
+        .args(["--cacert", text(&scene.path("operator.pem"))])
+        .arg(format!("https://a.apps.test:{port}/echo"))
+        .output()
+        .unwrap();
+    assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+    let ends = [scene.record(), scene.record()];
+    assert!(ends.iter().any(|record| record["outcome"] == "route_expired"), "{ends:?}");
+    assert!(ends.iter().any(|record| record["method"] == "PUT"), "{ends:?}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::daemon::{PATIENCE, hello, route};
+use crate::daemon::{PATIENCE, hello, route, until};
 use crate::support::{Authority, Scene, connect, echo, run, say, text};
 
 const TCP: &str = "protocol = \"tcp\"";
@@ -119,6 +119,53 @@ fn a_pinned_key_is_all_that_counts() {
     assert_eq!(scene.ended().0, "closed");
     assert_eq!(say(scene.connect("b.apps.test").unwrap(), b"secret"), b"");
     assert_eq!(scene.ended(), ("backend_tls".into(), Some("other_key".into())));
+}
+
+#[test]
+fn without_a_word_the_roots_of_the_machine_are_asked() {
+    for (roots, reason) in
+        [("platform.pem", None), ("operator.pem", Some("certificate_of_unknown_issuer"))]
+    {
+        let mut scene = Scene::new();
+        scene.install("a", &scene.operator.issue(&["a.apps.test"]));
+        let back = echo(scene.platform.issue(&["a.apps.test"]).server());
+        let roots = scene.path(roots);
+        let routes = route("a.apps.test", back, &format!("mode = \"terminate\"\n{TCP}"));
+        // Where OpenSSL, and whoever does as it does, looks for them.
+        scene.serve_with(&routes, &[("SSL_CERT_FILE", text(&roots))]);
+        let heard = say(scene.connect("a.apps.test").unwrap(), b"x");
+        assert_eq!(heard.is_empty(), reason.is_some(), "{roots:?}");
+        let outcome = if reason.is_some() { "backend_tls" } else { "closed" };
+        assert_eq!(scene.ended(), (outcome.into(), reason.map(str::to_owned)));
+    }
+}
+
+#[test]
+fn a_route_whose_authorities_cannot_be_read_reaches_nobody() {
+    let mut scene = Scene::new();
+    scene.install("a", &scene.operator.issue(&["*.apps.test"]));
+    let back = echo(scene.platform.issue(&["a.apps.test", "b.apps.test"]).server());
+    std::fs::write(scene.path("empty.pem"), "").unwrap();
+    let folder = scene.folder.path().to_owned();
+    let terms = |key: &str, file: &str| {
+        let file = folder.join(file);
+        format!("mode = \"terminate\"\n{TCP}\n{key} = \"{}\"", file.display())
+    };
+    let routes = route("a.apps.test", back, &terms("backend_ca", "none.pem"))
+        + &route("b.apps.test", back, &terms("backend_ca", "empty.pem"))
+        + &route("c.apps.test", back, &terms("client_ca", "none.pem"));
+    scene.serve(&routes);
+    for host in ["a.apps.test", "b.apps.test"] {
+        assert_eq!(say(scene.connect(host).unwrap(), b"secret"), b"");
+        assert_eq!(scene.ended(), ("backend_tls".into(), Some("backend_ca".into())));
+    }
+    scene.connect("c.apps.test").unwrap_err();
+    assert_eq!(scene.ended(), ("internal".into(), Some("client_ca".into())));
+    // Once there are any, they are used; a change of the routes has them looked for at once.
+    std::fs::write(scene.path("none.pem"), &scene.platform.pem).unwrap();
+    let more = route("d.apps.test", back, &terms("backend_ca", "platform.pem"));
+    std::fs::write(scene.path("routes.toml"), routes + &more).unwrap();
+    until("it is read", || say(scene.connect("a.apps.test").unwrap(), b"x") == b"x");
 }
 
 #[test]

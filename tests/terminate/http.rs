@@ -1,9 +1,11 @@
 //! Requests that are passed on: by curl, over each pair of protocols.
 
+use std::io::{Read, Write};
 use std::process::{Command, Output};
 
 use crate::daemon::route;
 use crate::origin::Origin;
+use crate::programs;
 use crate::support::{Scene, text};
 
 /// Runs curl against the proxy.
@@ -130,23 +132,31 @@ fn connections_to_backends_are_kept_and_shared() {
     }
 }
 
+/// How much is passed each way: `GIB=2 cargo test …` for a longer run.
+fn large() -> usize {
+    let asked = std::env::var("GIB").map(|text| text.parse::<usize>().unwrap() << 30);
+    asked.unwrap_or(256 << 20)
+}
+
 #[test]
 fn bodies_of_any_size_pass_in_constant_memory() {
-    const SIZE: usize = 256 << 20;
+    let size = large();
     for (protocols, (flag, ..)) in
         [&["h2"][..], &["http/1.1"]].iter().flat_map(|p| CLIENTS.map(|client| (p, client)))
     {
         let (mut scene, _origin) = scene(protocols);
         let file = scene.path("upload");
-        std::fs::File::create(&file).unwrap().set_len(SIZE as u64).unwrap();
+        std::fs::File::create(&file).unwrap().set_len(size as u64).unwrap();
         said(&curl(&scene, "a.apps.test/echo", &[flag]));
         let before = scene.daemon().peak_memory();
-        let down = curl(&scene, &format!("a.apps.test/bytes/{SIZE}"), &[flag]);
-        assert_eq!(down.stdout.len(), SIZE);
-        let up = curl(&scene, "a.apps.test/echo", &[flag, "-T", text(&file)]);
-        assert_eq!(said(&up), SIZE.to_string());
+        let to_nowhere = [flag, "--max-time", "3600", "-o", "/dev/null", "-w", "%{size_download}"];
+        let down = curl(&scene, &format!("a.apps.test/bytes/{size}"), &to_nowhere);
+        assert_eq!(said(&down), size.to_string());
+        let up = [flag, "--max-time", "3600", "-T", text(&file)];
+        assert_eq!(said(&curl(&scene, "a.apps.test/echo", &up)), size.to_string());
         let after = scene.daemon().peak_memory();
-        assert!(after < before + 24 * 1024, "{protocols:?} {flag}: {before} KiB, then {after}");
+        println!("{size} bytes each way, {protocols:?} {flag}: {before} KiB, then {after} KiB");
+        assert!(after < before + 8 * 1024, "{protocols:?} {flag}: {before} KiB, then {after}");
     }
 }
 
@@ -171,6 +181,23 @@ fn a_client_that_waits_to_be_told_to_go_on_is_told() {
         String::from_utf8_lossy(&output.stderr).contains("< HTTP/1.1 100 Continue"),
         "{output:?}"
     );
+}
+
+#[test]
+fn trailers_pass_both_ways() {
+    for protocols in [&["h2"][..], &["http/1.1"]] {
+        let (scene, _origin) = scene(protocols);
+        let mut tls = scene.connect("a.apps.test").unwrap();
+        let asking = "POST /back HTTP/1.1\r\nHost: a.apps.test\r\nTE: trailers\r\nConnection: TE, close\r\n\
+                      Trailer: x-sum\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n0\r\nx-sum: 1\r\n\r\n";
+        tls.write_all(asking.as_bytes()).unwrap();
+        let mut heard = String::new();
+        tls.read_to_string(&mut heard).unwrap();
+        assert!(heard.starts_with("HTTP/1.1 200 OK\r\n"), "{protocols:?} {heard}");
+        assert!(heard.ends_with("4\r\nhalf\r\n0\r\nx-sum: 1\r\n\r\n"), "{protocols:?} {heard}");
+        let told = programs::said(&programs::client(&scene, "streams.py", &["trailers"]));
+        assert_eq!(told, "half {'x-sum': '1'}", "{protocols:?}");
+    }
 }
 
 #[test]

@@ -12,14 +12,23 @@
 mod daemon;
 
 mod ambiguous;
+mod backends;
 mod certificates;
 mod ends;
+mod files;
+mod floods;
 mod handshakes;
 mod http;
+mod keys;
 mod load;
 mod origin;
+mod programs;
+mod scan;
+mod slow;
+mod starts;
 mod streams;
 mod support;
 mod tcp;
 mod tickets;
+mod together;
 mod zones;

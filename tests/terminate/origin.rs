@@ -1,11 +1,10 @@
 //! A backend that speaks HTTP: it says what it was asked, sends back what it gets, and more.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -15,12 +14,14 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ServerConfig;
+use tokio::sync::Barrier;
 use tokio_rustls::TlsAcceptor;
 
 /// A backend that runs until the test ends.
 pub(crate) struct Origin {
     pub(crate) address: SocketAddr,
     connections: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
 }
 
 impl Origin {
@@ -32,6 +33,8 @@ impl Origin {
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&connections);
+        let requests = Arc::new(AtomicUsize::new(0));
+        let asked = Arc::clone(&requests);
         let acceptor = TlsAcceptor::from(Arc::new(tls));
         std::thread::spawn(move || {
             let runtime =
@@ -40,12 +43,16 @@ impl Origin {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 while let Ok((stream, _)) = listener.accept().await {
                     let acceptor = acceptor.clone();
-                    let count = Arc::clone(&count);
+                    let (count, asked) = (Arc::clone(&count), Arc::clone(&asked));
                     tokio::spawn(async move {
                         let Ok(tls) = acceptor.accept(stream).await else { return };
                         count.fetch_add(1, Ordering::SeqCst);
                         let is_h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-                        let (io, service) = (TokioIo::new(tls), service_fn(answer));
+                        let service = service_fn(|request| {
+                            asked.fetch_add(1, Ordering::SeqCst);
+                            answer(request)
+                        });
+                        let io = TokioIo::new(tls);
                         // Clients that leave are no matter.
                         if is_h2 {
                             let mut server = http2::Builder::new(TokioExecutor::new());
@@ -58,7 +65,12 @@ impl Origin {
                 }
             });
         });
-        Self { address, connections }
+        Self { address, connections, requests }
+    }
+
+    /// How many requests it has heard.
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
     }
 
     /// How many connections it has had.
@@ -66,6 +78,10 @@ impl Origin {
         self.connections.load(Ordering::SeqCst)
     }
 }
+
+/// So many requests for `/together` are answered at once.
+pub(crate) const CHORUS: usize = 12;
+static TOGETHER: LazyLock<Barrier> = LazyLock::new(|| Barrier::new(CHORUS));
 
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
@@ -88,8 +104,12 @@ async fn answer(mut request: Request<Incoming>) -> Result<Answer, hyper::Error> 
     let words: Vec<&str> = path.trim_matches('/').split('/').collect();
     Ok(match words.as_slice() {
         ["echo"] => {
-            let body = request.into_body().collect().await?;
-            page(Bytes::from(format!("{}", body.to_bytes().len())))
+            // Counted and let go: it may be larger than memory.
+            let (mut body, mut size) = (request.into_body(), 0_usize);
+            while let Some(frame) = body.frame().await {
+                size += frame?.data_ref().map_or(0, Bytes::len);
+            }
+            page(Bytes::from(size.to_string()))
         }
         ["back"] => {
             // As it comes, trailers included.
@@ -112,14 +132,19 @@ async fn answer(mut request: Request<Incoming>) -> Result<Answer, hyper::Error> 
         ["bytes", size] => {
             let block = Bytes::from(vec![b'x'; 1 << 16]);
             let mut left = size.parse::<usize>().unwrap();
-            let mut frames = VecDeque::new();
-            while left > 0 {
+            let frames = std::iter::from_fn(move || {
                 let now = left.min(block.len());
-                frames.push_back(Ok(Frame::data(block.slice(..now))));
                 left -= now;
-            }
+                (now > 0).then(|| Ok(Frame::data(block.slice(..now))))
+            });
             Response::new(BodyExt::boxed(StreamBody::new(tokio_stream::iter(frames))))
         }
+        ["together"] => {
+            TOGETHER.wait().await;
+            page(Bytes::from(vec![b'x'; 1 << 10]))
+        }
+        // Until whoever asks has gone.
+        ["wait"] => std::future::pending().await,
         ["status", status] => Response::builder().status(*status).body(full(Bytes::new())).unwrap(),
         _ => {
             let version = format!("{:?}", request.version());

@@ -1,78 +1,16 @@
 //! What real clients of other languages do: WebSocket, gRPC, httpx, HTTP/2 without manners.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
 
 use crate::daemon::{route, until};
 use crate::origin::Origin;
-use crate::support::{Leaf, Scene, say, shown as shown_by, text};
-
-/// Debian's Python, for which Debian's packages are.
-const PYTHON: &str = "/usr/bin/python3";
-
-fn script(name: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "tests", "terminate", "clients", name].iter().collect()
-}
-
-/// A server that is killed when the test ends.
-struct Server {
-    child: Child,
-    port: u16,
-}
-
-impl Server {
-    fn start(scene: &Scene, name: &str, leaf: &Leaf) -> Self {
-        let (chain, key) = (scene.path("server.pem"), scene.path("server.key"));
-        std::fs::write(&chain, &leaf.chain).unwrap();
-        std::fs::write(&key, &leaf.key).unwrap();
-        let mut child = Command::new(PYTHON)
-            .arg(script(name))
-            .args(["serve", text(&chain), text(&key)])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        Self { port: line.trim().parse().unwrap(), child }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn scene_before(server: &str) -> (Scene, Server) {
-    let mut scene = Scene::new();
-    scene.install("a", &scene.operator.issue(&["a.apps.test"]));
-    let server = Server::start(&scene, server, &scene.platform.issue(&["a.apps.test"]));
-    let backend = format!("127.0.0.1:{}", server.port);
-    scene.serve(&route("a.apps.test", backend, &scene.terminating("")));
-    (scene, server)
-}
-
-/// Runs a script against the proxy; its arguments end with where that is.
-fn client(scene: &Scene, name: &str, arguments: &[&str]) -> Output {
-    let port = scene.address().port().to_string();
-    Command::new(PYTHON)
-        .arg(script(name))
-        .args(arguments)
-        .args(["a.apps.test", &port, text(&scene.path("operator.pem"))])
-        .output()
-        .unwrap()
-}
-
-fn said(output: &Output) -> String {
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout.clone()).unwrap().trim().to_owned()
-}
+use crate::programs::{PYTHON, client, said, scene_before};
+use crate::support::{Scene, say, shown as shown_by, text};
 
 #[test]
 fn a_websocket_passes_over_http_1() {
-    let (mut scene, _server) = scene_before("websocket.py");
+    let (mut scene, _server) = scene_before("websocket.py", &[]);
     assert_eq!(said(&client(&scene, "websocket.py", &["talk"])), "talked");
     let (request, session) = (scene.daemon().record(), scene.daemon().record());
     let (request, session) =
@@ -84,7 +22,7 @@ fn a_websocket_passes_over_http_1() {
 
 #[test]
 fn a_websocket_passes_over_http_2_to_a_backend_of_http_1() {
-    let (mut scene, _server) = scene_before("websocket.py");
+    let (mut scene, _server) = scene_before("websocket.py", &[]);
     assert_eq!(said(&client(&scene, "streams.py", &["websocket"])), "talked");
     let request = scene.daemon().record();
     assert_eq!((&request["status"], &request["method"]), (&200.into(), &"CONNECT".into()));
@@ -123,7 +61,21 @@ fn a_websocket_passes_over_http_1_to_a_backend_that_speaks_http_2_alone() {
 
 #[test]
 fn a_browser_talks_through_it() {
-    let (mut scene, _server) = scene_before("websocket.py");
+    for server in ["websocket.py", "backend.py"] {
+        let (mut scene, _server) = scene_before(server, &[]);
+        let (page, log, records) = browse(&mut scene);
+        assert!(page.contains("heard: from a browser (chat)"), "{page} {log}");
+        let of = |path: &str| records.iter().find(|record| record["path"] == path).unwrap();
+        let (page, live) = (of("/page"), of("/live"));
+        assert_eq!((&page["protocol"], &page["status"]), (&"h2".into(), &200.into()));
+        // It has asked within the connection that it had.
+        assert_eq!((&live["protocol"], &live["method"]), (&"h2".into(), &"CONNECT".into()));
+    }
+}
+
+/// What a browser shows of a page whose WebSocket has spoken, what it logs, and what is recorded of
+/// its requests.
+fn browse(scene: &mut Scene) -> (String, String, Vec<serde_json::Value>) {
     let shown = scene.operator.issue(&["a.apps.test"]);
     scene.install("a", &shown);
     until("it answers with that", || {
@@ -144,18 +96,16 @@ fn a_browser_talks_through_it() {
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    let (page, log) = (said(&output), String::from_utf8_lossy(&output.stderr));
-    assert!(page.contains("heard: from a browser (chat)"), "{page} {log}");
-    let records: Vec<_> = std::iter::from_fn(|| Some(scene.daemon().record()))
-        .take_while(|record| record["path"] != "/live")
-        .collect();
-    let of_page = records.iter().find(|record| record["path"] == "/page").unwrap();
-    assert_eq!((&of_page["protocol"], &of_page["status"]), (&"h2".into(), &200.into()));
+    let mut records = Vec::new();
+    while !records.iter().any(|record: &serde_json::Value| record["path"] == "/live") {
+        records.push(scene.record());
+    }
+    (said(&output), String::from_utf8_lossy(&output.stderr).into_owned(), records)
 }
 
 #[test]
 fn every_kind_of_grpc_call_passes() {
-    let (mut scene, _server) = scene_before("calls.py");
+    let (mut scene, _server) = scene_before("calls.py", &[]);
     assert_eq!(said(&client(&scene, "calls.py", &["call"])), "called");
     let records: Vec<_> = (0..5).map(|_| scene.daemon().record()).collect();
     assert!(records.iter().all(|record| record["outcome"] == "closed"), "{records:#?}");
@@ -212,17 +162,6 @@ fn streams_that_break_the_rules_are_refused_and_never_passed_on() {
         let told = ask(case);
         assert!(!told.starts_with("status 2"), "{case}: {told}");
     }
-}
-
-#[test]
-fn who_opens_streams_only_to_reset_them_is_cut_off() {
-    let mut scene = Scene::new();
-    scene.install("a", &scene.operator.issue(&["a.apps.test"]));
-    let origin = Origin::start(scene.platform.issue(&["a.apps.test"]).server(), &["h2"]);
-    scene.serve(&route("a.apps.test", origin.address, &scene.terminating("")));
-    let told = said(&client(&scene, "streams.py", &["rapid_reset"]));
-    // ENHANCE_YOUR_CALM, or the end of a connection that does not listen.
-    assert!(told == "goaway 11" || told == "closed", "{told}");
 }
 
 #[test]

@@ -7,14 +7,17 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use mse_proxy::routing::termination::KeyDigest;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
 };
+use serde_json::Value;
 
-use crate::daemon::{Daemon, PATIENCE, serving};
+use crate::daemon::{Daemon, Delay, PATIENCE, held_up, route, serving, under};
+
+pub(crate) const TCP: &str = "protocol = \"tcp\"";
 
 /// Somebody who issues certificates.
 pub(crate) struct Authority {
@@ -33,6 +36,7 @@ impl Authority {
     pub(crate) fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
         let pem = params.self_signed(&key).unwrap().pem();
@@ -52,8 +56,17 @@ impl Authority {
         let mut params = CertificateParams::new(names).unwrap();
         params.distinguished_name.push(DnType::CommonName, "leaf");
         change(&mut params);
-        let key = KeyPair::generate().unwrap();
-        let chain = params.signed_by(&key, &self.issuer).unwrap().pem();
+        self.sign(&params, &KeyPair::generate().unwrap())
+    }
+
+    /// A certificate for a key that somebody else made.
+    pub(crate) fn issue_for(&self, names: &[&str], key: &KeyPair) -> Leaf {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        self.sign(&CertificateParams::new(names).unwrap(), key)
+    }
+
+    fn sign(&self, params: &CertificateParams, key: &KeyPair) -> Leaf {
+        let chain = params.signed_by(key, &self.issuer).unwrap().pem();
         Leaf { chain, key: key.serialize_pem() }
     }
 
@@ -134,13 +147,15 @@ impl Scene {
 
     /// Puts a pair into the folder, key first, as careful programs do.
     pub(crate) fn install(&self, name: &str, leaf: &Leaf) {
-        let put = |name: String, text: &str| {
-            let (new, path) = (self.path("new"), self.path("certificates").join(name));
-            std::fs::write(&new, text).unwrap();
-            std::fs::rename(new, path).unwrap();
-        };
-        put(format!("{name}.key"), &leaf.key);
-        put(format!("{name}.pem"), &leaf.chain);
+        self.put(&format!("{name}.key"), &leaf.key);
+        self.put(&format!("{name}.pem"), &leaf.chain);
+    }
+
+    /// Puts a file into the folder of certificates, by a rename.
+    pub(crate) fn put(&self, name: &str, text: &str) {
+        let (new, path) = (self.path("new"), self.path("certificates").join(name));
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, path).unwrap();
     }
 
     /// The keys of a route to a backend that the platform vouches for.
@@ -149,11 +164,36 @@ impl Scene {
         format!("mode = \"terminate\"\nbackend_ca = \"{}\"\n{more}", ca.display())
     }
 
+    /// One route for all names below `apps.test`, on which bytes are passed.
+    pub(crate) fn all_apps(&self) -> String {
+        let back = echo(self.platform.issue(&["backend.test"]).server());
+        let terms = self.terminating(&format!("{TCP}\nbackend_name = \"backend.test\""));
+        route("**.apps.test", back, &terms)
+    }
+
     pub(crate) fn serve(&mut self, routes: &str) {
         self.serve_with(routes, &[]);
     }
 
     pub(crate) fn serve_with(&mut self, routes: &str, variables: &[(&str, &str)]) {
+        self.daemon = Some(Daemon::start(self.serving(routes, variables)));
+    }
+
+    /// The same with a disk that takes very long to open the folder of certificates.
+    pub(crate) fn serve_held_up(&mut self, routes: &str, variables: &[(&str, &str)]) -> Delay {
+        let serving = self.serving(routes, variables);
+        let (mut daemon, delay) = held_up(&serving, &self.path("certificates"));
+        daemon.wait_listening();
+        self.daemon = Some(daemon);
+        delay
+    }
+
+    /// The same run by another program.
+    pub(crate) fn serve_under(&mut self, program: &[&str], routes: &str) {
+        self.daemon = Some(Daemon::start(under(program, &self.serving(routes, &[]))));
+    }
+
+    fn serving(&self, routes: &str, variables: &[(&str, &str)]) -> Command {
         let path = self.path("routes.toml");
         std::fs::write(&path, routes).unwrap();
         let mut command = serving(&path);
@@ -162,7 +202,7 @@ impl Scene {
             .env("MSE_PROXY_TERMINATE_CERTIFICATES", self.path("certificates"))
             .env("MSE_PROXY_LOG_LEVEL", "debug")
             .envs(variables.iter().copied());
-        self.daemon = Some(Daemon::start(command));
+        command
     }
 
     pub(crate) fn daemon(&mut self) -> &mut Daemon {
@@ -173,9 +213,14 @@ impl Scene {
         self.daemon.as_ref().unwrap().address
     }
 
-    /// The outcome of the next connection, and its reason.
+    /// The next record, of a request or of a connection.
+    pub(crate) fn record(&self) -> Value {
+        self.daemon.as_ref().unwrap().record()
+    }
+
+    /// The outcome of the next record, and its reason.
     pub(crate) fn ended(&self) -> (String, Option<String>) {
-        let record = self.daemon.as_ref().unwrap().record();
+        let record = self.record();
         let text = |key: &str| record[key].as_str().map(str::to_owned);
         (text("outcome").unwrap(), text("reason"))
     }
@@ -184,6 +229,11 @@ impl Scene {
     pub(crate) fn connect(&self, host: &str) -> std::io::Result<Tls> {
         connect(self.address(), host, self.operator.client())
     }
+}
+
+/// Whether that is the certificate that a client is shown.
+pub(crate) fn is_shown(scene: &Scene, host: &str, leaf: &Leaf) -> bool {
+    scene.connect(host).is_ok_and(|tls| shown(&tls) == leaf.der())
 }
 
 /// A client's TLS connection.
@@ -265,4 +315,10 @@ pub(crate) fn run(program: &str, arguments: &[&str], input: &[u8]) -> Output {
 
 pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
+}
+
+/// The term of a route that ends soon.
+pub(crate) fn in_seconds(seconds: i64) -> String {
+    let at = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds);
+    format!("expires_at = \"{at}\"")
 }

@@ -189,6 +189,8 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // First, so that what is asked in vain zeroes no buffer.
+        ready!(self.registration.poll_ready(cx, Ready::READ));
         let free = buffer.initialize_unfilled();
         let room = free.len();
         let receive =
@@ -216,6 +218,10 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let [one] = slices {
+            // Cheaper for the kernel to take in.
+            return self.poll_write(cx, one);
+        }
         let nothing = &mut SendAncillaryBuffer::default();
         let send = || net::sendmsg(&self.fd, slices, nothing, SendFlags::NOSIGNAL);
         let count = ready!(self.poll_io(cx, Ready::WRITE, send))?;

@@ -23,6 +23,10 @@ const MAX_LOGGED: usize = 10;
 pub async fn keep_told(certificates: Certificates, table: Table, clock: Arc<dyn Clock>) {
     let (mut tables, mut sets) = (table.subscribe(), certificates.subscribe());
     let mut known = HashSet::new();
+    // What was not read yet may be good.
+    if sets.wait_for(|are_expected| !are_expected).await.is_err() {
+        return;
+    }
     loop {
         tables.mark_unchanged();
         sets.mark_unchanged();
@@ -30,8 +34,8 @@ pub async fn keep_told(certificates: Certificates, table: Table, clock: Arc<dyn 
         let snapshot = table.current().snapshot;
         // There may be a million routes.
         let looked = tokio::task::spawn_blocking(move || all(&snapshot, &set, now)).await;
-        let bare = match looked {
-            Ok(bare) => bare,
+        let bare: Arc<[Bare]> = match looked {
+            Ok(bare) => bare.into(),
             Err(error) => return error!(%error, "routes without a certificate are told no more"),
         };
         tell(&mut known, &bare);

@@ -16,11 +16,15 @@ use tracing::error;
 
 use crate::clock::{Clock, Timestamp};
 use crate::hostname::{Hostname, Pattern};
-use crate::proxy::terminate::pair::Pair;
+use crate::proxy::terminate::pair::{File, Pair};
 use crate::routing::few::Few;
 
 /// How many parsed keys a worker keeps: some 2 KiB each.
 const PARSED: usize = 4096;
+
+/// How many certificates of one name are kept in mind, those that are valid longest. All of them
+/// had begun when they were read, so the others would answer only if a clock were set back.
+const ALIKE: usize = 8;
 
 type Names = HashMap<Hostname, Few<Arc<Pair>>, foldhash::fast::RandomState>;
 
@@ -37,15 +41,16 @@ pub(super) struct Set {
 pub struct Certificates {
     current: Arc<RwLock<Arc<Set>>>,
     troubles: Arc<Mutex<Vec<Trouble>>>,
-    bare: Arc<Mutex<Vec<Bare>>>,
-    changes: Arc<watch::Sender<()>>,
+    bare: Arc<Mutex<Arc<[Bare]>>>,
+    /// Told at each change; whether the first look is still under way.
+    changes: Arc<watch::Sender<bool>>,
 }
 
 /// A file whose certificate cannot answer, or not by what it says now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
     /// Which.
-    pub file: Arc<str>,
+    pub file: File,
     /// What is wrong.
     pub why: String,
     /// Whether its last good certificate stays.
@@ -77,7 +82,24 @@ impl Certificates {
         };
         // Not while others wait for the lock.
         drop(old);
-        self.changes.send_replace(());
+        self.changes.send_modify(|_| {});
+    }
+
+    /// Says that somebody has begun to look for the first time: until that is over, what is not
+    /// there may still come.
+    pub fn expect(&self) {
+        self.changes.send_replace(true);
+    }
+
+    /// Says that the first look is over.
+    pub fn settle(&self) {
+        self.changes.send_replace(false);
+    }
+
+    /// Whether a first look is under way.
+    #[must_use]
+    pub fn are_expected(&self) -> bool {
+        *self.changes.borrow()
     }
 
     /// Tells what is wrong with others, or with what they should become.
@@ -92,18 +114,19 @@ impl Certificates {
     }
 
     /// Tells for which names nothing can answer.
-    pub(super) fn tell_bare(&self, bare: Vec<Bare>) {
+    pub(super) fn tell_bare(&self, bare: Arc<[Bare]>) {
         *self.bare.lock().unwrap_or_else(PoisonError::into_inner) = bare;
     }
 
-    /// The names of routes for which nothing can answer.
+    /// The names of routes for which nothing can answer, route by route.
     #[must_use]
-    pub fn bare(&self) -> Vec<Bare> {
-        self.bare.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn bare(&self) -> Arc<[Bare]> {
+        Arc::clone(&self.bare.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Tells when others are in their place.
-    pub(super) fn subscribe(&self) -> watch::Receiver<()> {
+    /// Tells when others are in their place, and whether a first look is under way.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<bool> {
         self.changes.subscribe()
     }
 
@@ -111,6 +134,12 @@ impl Certificates {
     #[must_use]
     pub fn pairs(&self) -> Vec<Arc<Pair>> {
         self.current().pairs.clone()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.current().pairs.len()
     }
 
     pub(super) fn current(&self) -> Arc<Set> {
@@ -122,20 +151,22 @@ impl Set {
     fn new(mut pairs: Vec<Arc<Pair>>) -> Self {
         // Then those of one name come in this order as well.
         pairs.sort_by_key(|pair| std::cmp::Reverse(pair.not_after));
-        let (mut exact, mut one_label) = (Gathered::default(), Gathered::default());
+        let mut set = Self::default();
+        // Most certificates have one name, and that without a star.
+        set.exact.reserve(pairs.len());
         for pair in &pairs {
             for pattern in &pair.names {
                 let names = match pattern {
-                    Pattern::Exact(_) => &mut exact,
-                    Pattern::OneLabel(_) | Pattern::AnyDepth(_) => &mut one_label,
+                    Pattern::Exact(_) => &mut set.exact,
+                    Pattern::OneLabel(_) | Pattern::AnyDepth(_) => &mut set.one_label,
                 };
-                names.entry(pattern.name().clone()).or_default().push(Arc::clone(pair));
+                let alike = names.entry(pattern.name().clone()).or_default();
+                if alike.len() < ALIKE {
+                    *alike = std::mem::take(alike).with(Arc::clone(pair));
+                }
             }
         }
-        let few = |gathered: Gathered| {
-            gathered.into_iter().map(|(name, pairs)| (name, Few::from(pairs))).collect()
-        };
-        Self { exact: few(exact), one_label: few(one_label), pairs }
+        Self { pairs, ..set }
     }
 
     /// That which answers for a name at an instant.
@@ -150,11 +181,9 @@ impl Set {
     }
 }
 
-/// The certificates of each name, while a set is made.
-type Gathered = HashMap<Hostname, Vec<Arc<Pair>>, foldhash::fast::RandomState>;
-
 /// By the address of the pair, which is held and therefore nobody else's.
-type Parsed = HashMap<usize, (Arc<Pair>, Arc<CertifiedKey>), foldhash::fast::RandomState>;
+/// Nothing, where that failed.
+type Parsed = HashMap<usize, (Arc<Pair>, Option<Arc<CertifiedKey>>), foldhash::fast::RandomState>;
 
 /// Answers rustls, with the keys that one worker has parsed.
 #[derive(Debug)]
@@ -182,21 +211,36 @@ impl Resolver {
         self.certificates.find(name, self.clock.now()).is_some()
     }
 
+    /// The same, once what is still being read was read, if need be.
+    pub async fn will_have(&self, name: &Hostname) -> bool {
+        let mut changes = self.certificates.subscribe();
+        loop {
+            let are_expected = *changes.borrow_and_update();
+            if self.has(name) {
+                return true;
+            }
+            if !are_expected || changes.changed().await.is_err() {
+                return false;
+            }
+        }
+    }
+
     fn parsed(&self, pair: &Arc<Pair>) -> Option<Arc<CertifiedKey>> {
         let address = Arc::as_ptr(pair).addr();
         let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, key)) = parsed.get(&address) {
-            return Some(Arc::clone(key));
+            return key.clone();
         }
         let made = pair.certified(&self.provider);
-        let made = made
-            .inspect_err(|error| error!(file = %pair.file, %error, "a certificate that was good"));
-        let key = Arc::new(made.ok()?);
+        let made = made.inspect_err(|error| {
+            error!(file = %pair.file, "a certificate that was believed cannot answer: {error}");
+        });
+        let key = made.ok().map(Arc::new);
         if parsed.len() >= PARSED {
             parsed.clear();
         }
-        parsed.insert(address, (Arc::clone(pair), Arc::clone(&key)));
-        Some(key)
+        parsed.insert(address, (Arc::clone(pair), key.clone()));
+        key
     }
 }
 

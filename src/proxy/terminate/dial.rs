@@ -95,15 +95,18 @@ async fn greet<B: Transport>(
     greeted.unwrap_or_else(|Passed| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Asks again for a moment while authorities are not known yet.
+/// Asks again for a moment while authorities are not known yet; after a start, while those of all
+/// routes are being read, for as long as a handshake may take.
 pub(super) async fn patiently<R, C>(
     house: &House<C>,
     ask: impl Fn() -> Result<R, PolicyError>,
 ) -> Result<R, PolicyError> {
-    let end = Instant::now() + PATIENCE;
+    let began = Instant::now();
+    let are_read = || house.terminal.policies.trusts().are_read();
+    let longest = || if are_read() { PATIENCE } else { house.terminal.handshake_timeout };
     loop {
         match ask() {
-            Err(PolicyError::Unknown(_)) if Instant::now() < end => {
+            Err(PolicyError::Unknown(_)) if began.elapsed() < longest() => {
                 house.deadlines.sleep(GLANCE).await;
             }
             told => return told,

@@ -1,66 +1,49 @@
-//! The certificates of a path: read, judged, and kept while they are good.
+//! The certificates of some paths: read, judged, and kept while they are good.
 //!
-//! `NAME.pem` holds a chain and its key, or `NAME.key` beside it holds the key. What is looked at
-//! again is read only where the files look different, or something was wrong. A bad pair never takes
-//! the place of a good one: that one stays, with a fault that says why, until it is mended. Only a
-//! pair that is gone from a folder that still has others goes. Blocking: looking is done beside the
-//! path of a connection.
+//! A path is one file, or a folder with very many. Only a pair that is gone from a folder that still
+//! has others goes; a folder that has none any more looks like a missing mount. Blocking: looking is
+//! done beside the path of a connection.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, Dir, statat};
 use rustls::crypto::CryptoProvider;
-use tracing::{error, info, warn};
 
-use crate::clock::{Clock, Timestamp};
-use crate::proxy::terminate::certificates::{Certificates, Trouble};
-use crate::proxy::terminate::pair::{Pair, PairFault};
-use crate::watch::{Stir, Watch};
+use crate::clock::Timestamp;
+use crate::proxy::terminate::certificates::Trouble;
+use crate::proxy::terminate::chain::Chains;
+use crate::proxy::terminate::fault::FaultKind;
+use crate::proxy::terminate::leaf::{self, Glance, Leaf};
+use crate::proxy::terminate::pair::{File, Pair};
 
-/// A chain and a key have some kilobytes.
-const MAX_SIZE: u64 = 1 << 20;
-/// When the log reminds of an end, in days before it. Programs that renew do so 30 days before.
-const REMINDERS: [i64; 4] = [14, 7, 3, 1];
-/// How many faults, or reminders, one look writes to the log.
-const MAX_LOGGED: usize = 50;
+/// How often a long first look tells what it has found so far, at most.
+const TELL: Duration = Duration::from_millis(100);
+/// Telling takes at most a fifth of its time.
+const REST: u32 = 4;
+/// What stands in a folder beside a chain that its makers always call so, and is none.
+const BESIDE: [(&str, &[&str]); 2] = [
+    // certbot
+    ("fullchain.pem", &["cert.pem", "chain.pem", "privkey.pem"]),
+    // Kubernetes
+    ("tls.crt", &["ca.crt"]),
+];
 
-/// What is wrong with the certificates of one file, or with the path as a whole.
+/// What is wrong with the certificates of one file, or with a path as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// Which file.
-    pub file: Arc<str>,
+    pub file: File,
     /// What.
     pub kind: FaultKind,
     /// Whether the last good one stays.
     pub is_kept: bool,
-}
-
-/// What is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FaultKind {
-    /// The file or folder cannot be read.
-    #[error("it cannot be read: {0}")]
-    Unreadable(Errno),
-    /// A file that is too large for a chain and a key.
-    #[error("it has more than 1 MiB")]
-    TooLarge,
-    /// No certificates any more where there were some.
-    #[error("it has no *.pem any more, which looks like a missing mount")]
-    Hollow,
-    /// A pair that cannot answer.
-    #[error(transparent)]
-    Pair(#[from] PairFault),
-}
-
-impl From<io::Error> for FaultKind {
-    fn from(error: io::Error) -> Self {
-        Self::Unreadable(Errno::from_io_error(&error).unwrap_or(Errno::IO))
-    }
 }
 
 impl From<Fault> for Trouble {
@@ -69,218 +52,442 @@ impl From<Fault> for Trouble {
     }
 }
 
-/// What changes when a file does.
-type Fingerprint = [Option<(u64, u64, i64, i64)>; 2];
-
-/// What is known of one pair.
-#[derive(Debug, Default)]
-struct Leaf {
-    seen: Option<Fingerprint>,
-    good: Option<Arc<Pair>>,
-    fault: Option<FaultKind>,
+/// The certificates of some paths.
+#[derive(Debug)]
+pub struct Folders {
+    roots: Vec<Root>,
+    provider: Arc<CryptoProvider>,
+    chains: Chains,
+    /// How many looks there were.
+    looks: u32,
+    /// Pairs that are believed, by the place of their path and their name in it.
+    unproven: Vec<(usize, Arc<OsStr>)>,
 }
 
-/// The certificates of a path.
+/// One path.
 #[derive(Debug)]
-pub struct Folder {
+struct Root {
     path: PathBuf,
-    provider: Arc<CryptoProvider>,
-    leaves: BTreeMap<PathBuf, Leaf>,
+    is_folder: bool,
+    /// The path itself, or where its file lies.
+    folder: Arc<Path>,
+    /// The same without links, as it was at the last look; unknown, if that failed.
+    real: Option<PathBuf>,
+    leaves: BTreeMap<Arc<OsStr>, Leaf>,
     trouble: Option<FaultKind>,
 }
 
-impl Folder {
+/// One look, and whom it tells on the way what it has found so far.
+struct Look<'a> {
+    number: u32,
+    now: Timestamp,
+    is_first: bool,
+    found: Vec<Arc<Pair>>,
+    telling: &'a mut dyn FnMut(Vec<Arc<Pair>>),
+    /// When that is done again.
+    due: Instant,
+}
+
+impl Folders {
     /// Certificates that nobody has looked at yet.
     #[must_use]
-    pub fn new(path: &Path, provider: Arc<CryptoProvider>) -> Self {
-        Self { path: path.to_owned(), provider, leaves: BTreeMap::new(), trouble: None }
+    pub fn new(paths: &[PathBuf], provider: Arc<CryptoProvider>) -> Self {
+        let roots = paths.iter().map(|path| Root::new(path)).collect();
+        Self { roots, provider, chains: Chains::default(), looks: 0, unproven: Vec::new() }
+    }
+
+    /// Looks for the first time: keys that say that they belong to their certificates are believed
+    /// until they are proven. Tells now and then what it has found so far.
+    pub fn look_first(&mut self, now: Timestamp, telling: &mut dyn FnMut(Vec<Arc<Pair>>)) -> bool {
+        let is_other = self.look_at_all(now, true, telling);
+        for (place, root) in self.roots.iter().enumerate() {
+            let unproven = root.leaves.iter().filter(|(_, leaf)| leaf.is_unproven());
+            self.unproven.extend(unproven.map(|(name, _)| (place, Arc::clone(name))));
+        }
+        is_other
     }
 
     /// Looks at every file. Tells whether other certificates are good than before.
     pub fn look(&mut self, now: Timestamp) -> bool {
-        let files = list(&self.path);
-        let is_hollow = matches!(&files, Ok(files) if files.is_empty());
-        self.trouble = match files {
-            Err(error) => Some(error.into()),
-            Ok(_) if is_hollow && self.leaves.values().any(|leaf| leaf.good.is_some()) => {
-                Some(FaultKind::Hollow)
-            }
-            Ok(files) => {
-                let before = self.leaves.len();
-                self.leaves.retain(|path, _| files.contains(path));
-                let is_less = self.leaves.len() < before;
-                let mut is_other = false;
-                for file in files {
-                    let leaf = self.leaves.entry(file.clone()).or_default();
-                    is_other |= leaf.look(&file, &self.provider, now);
+        self.look_at_all(now, false, &mut |_| {})
+    }
+
+    /// Looks only at the pairs that these files belong to. Tells nothing if that may not be all that
+    /// changed: then everything must be looked at.
+    pub fn look_at(&mut self, touched: &BTreeSet<PathBuf>, now: Timestamp) -> Option<bool> {
+        let mut wanted = vec![BTreeSet::new(); self.roots.len()];
+        for path in touched {
+            let (folder, name) = (path.parent()?, path.file_name()?);
+            let mut is_ours = false;
+            for (root, wanted) in self.roots.iter().zip(&mut wanted) {
+                if root.real.as_deref() == Some(folder) {
+                    wanted.extend(root.pairs_of(name)?);
+                    is_ours = true;
                 }
-                self.trouble = None;
-                return is_less || is_other;
             }
-        };
-        false
+            if !is_ours {
+                return None;
+            }
+        }
+        if touched.is_empty() || self.roots.iter().any(|root| root.trouble.is_some()) {
+            return None;
+        }
+        self.looks = self.looks.wrapping_add(1);
+        let mut nobody = |_| {};
+        let mut look = Look::new(self.looks, now, &mut nobody);
+        let mut is_other = false;
+        for (root, wanted) in self.roots.iter_mut().zip(wanted) {
+            is_other |= root.look_at(&wanted, &mut look, &self.provider, &mut self.chains);
+        }
+        self.chains.tidy();
+        Some(is_other)
+    }
+
+    fn look_at_all(
+        &mut self,
+        now: Timestamp,
+        is_first: bool,
+        telling: &mut dyn FnMut(Vec<Arc<Pair>>),
+    ) -> bool {
+        self.looks = self.looks.wrapping_add(1);
+        let mut look = Look { is_first, ..Look::new(self.looks, now, telling) };
+        let mut is_other = false;
+        for root in &mut self.roots {
+            is_other |= root.look(&mut look, &self.provider, &mut self.chains);
+        }
+        self.chains.tidy();
+        is_other
+    }
+
+    /// Whether keys are left that are only believed.
+    #[must_use]
+    pub fn has_unproven(&self) -> bool {
+        !self.unproven.is_empty()
+    }
+
+    /// Proves keys that are only believed, for so long. Tells whether any pair is no good after all.
+    pub fn prove(&mut self, longest: Duration) -> bool {
+        let began = Instant::now();
+        let mut is_other = false;
+        while began.elapsed() < longest
+            && let Some((place, name)) = self.unproven.pop()
+        {
+            let leaf = self.roots.get_mut(place).and_then(|root| root.leaves.get_mut(&name));
+            is_other |= leaf.is_some_and(|leaf| leaf.prove(&self.provider));
+        }
+        is_other
     }
 
     /// Those that are good.
     #[must_use]
     pub fn pairs(&self) -> Vec<Arc<Pair>> {
-        self.leaves.values().filter_map(|leaf| leaf.good.clone()).collect()
+        let leaves = self.roots.iter().flat_map(|root| root.leaves.values());
+        leaves.filter_map(Leaf::good).cloned().collect()
     }
 
     /// All that is wrong.
     #[must_use]
     pub fn faults(&self) -> Vec<Fault> {
-        let name = |path: &Path| path.display().to_string().into();
-        let whole = self.trouble.clone().map(|kind| Fault {
-            file: name(&self.path),
-            kind,
-            is_kept: self.leaves.values().any(|leaf| leaf.good.is_some()),
-        });
-        let leaves = self.leaves.iter().filter_map(|(path, leaf)| {
-            let kind = leaf.fault.clone()?;
-            Some(Fault { file: name(path), kind, is_kept: leaf.good.is_some() })
-        });
-        whole.into_iter().chain(leaves).collect()
+        self.roots.iter().flat_map(Root::faults).collect()
     }
 }
 
-impl Leaf {
-    /// Reads the pair if it may be another one. Tells whether it is.
-    fn look(&mut self, path: &Path, provider: &CryptoProvider, now: Timestamp) -> bool {
-        let seen = Some([path, &path.with_extension("key")].map(fingerprint));
-        if self.seen == seen && self.fault.is_none() {
-            return false;
+impl Root {
+    fn new(path: &Path) -> Self {
+        let (path, folder) = (path.to_owned(), path.into());
+        Self { path, is_folder: false, folder, real: None, leaves: BTreeMap::new(), trouble: None }
+    }
+
+    /// Which pairs a file of the folder belongs to. Nothing, if others may as well be concerned.
+    fn pairs_of(&self, name: &OsStr) -> Option<Vec<OsString>> {
+        let found = fs::symlink_metadata(self.folder.join(name)).ok();
+        if found.as_ref().is_some_and(|found| !found.is_file()) {
+            return None;
         }
-        self.seen = seen;
-        match read(path, provider, now) {
-            Ok(pair) => {
-                self.fault = None;
-                let is_other = self.good.as_deref() != Some(&pair);
-                if is_other {
-                    self.good = Some(Arc::new(pair));
-                }
-                is_other
+        let is_known = |name: &OsStr| self.leaves.contains_key(name);
+        let mut pairs: Vec<_> = leaf::keyed_by(name).filter(|name| is_known(name)).collect();
+        let is_chain = self.is_folder && is_chain(name, |word| is_known(OsStr::new(word)));
+        if is_known(name) {
+            // One that is gone from a folder without others stays.
+            found?;
+            pairs.push(name.into());
+        } else if is_chain && found.is_some() {
+            // One that is new may say what others are.
+            if BESIDE.iter().any(|(word, _)| name == *word) {
+                return None;
             }
-            Err(kind) => {
-                self.fault = Some(kind);
-                false
-            }
+            pairs.push(name.into());
         }
+        Some(pairs)
     }
-}
 
-/// The files with certificates: the path itself, or the `*.pem` of a folder.
-fn list(path: &Path) -> io::Result<HashSet<PathBuf>> {
-    if !fs::metadata(path)?.is_dir() {
-        return Ok(HashSet::from([path.to_owned()]));
-    }
-    let mut files = HashSet::new();
-    for entry in fs::read_dir(path)? {
-        let name = entry?.file_name();
-        let bytes = name.as_encoded_bytes();
-        if bytes.ends_with(b".pem") && !bytes.starts_with(b".") {
-            files.insert(path.join(name));
-        }
-    }
-    Ok(files)
-}
-
-fn fingerprint(path: &Path) -> Option<(u64, u64, i64, i64)> {
-    let of = fs::metadata(path).ok()?;
-    Some((of.ino(), of.len(), of.mtime(), of.mtime_nsec()))
-}
-
-fn read(path: &Path, provider: &CryptoProvider, now: Timestamp) -> Result<Pair, FaultKind> {
-    let chain = read_file(path)?;
-    let key = match read_file(&path.with_extension("key")) {
-        Err(FaultKind::Unreadable(Errno::NOENT)) => chain.clone(),
-        key => key?,
-    };
-    Ok(Pair::read(&path.display().to_string().into(), &chain, &key, provider, now)?)
-}
-
-fn read_file(path: &Path) -> Result<Vec<u8>, FaultKind> {
-    let of = fs::metadata(path)?;
-    if !of.is_file() {
-        return Err(FaultKind::Unreadable(Errno::INVAL));
-    }
-    if of.len() > MAX_SIZE {
-        return Err(FaultKind::TooLarge);
-    }
-    Ok(fs::read(path)?)
-}
-
-/// Looks again whenever the path may have changed, for ever, and says through `is_in` when the
-/// first look is over.
-pub async fn keep(
-    folder: Folder,
-    certificates: Certificates,
-    clock: Arc<dyn Clock>,
-    is_in: tokio::sync::oneshot::Sender<()>,
-) {
-    let stir = Stir::default();
-    let mut is_in = Some(is_in);
-    let (mut known, mut reminded) = (HashSet::new(), HashSet::new());
-    let (mut watch, mut folder) = (Watch::new(&folder.path, &stir), folder);
-    loop {
-        let (publishing, now) = (certificates.clone(), clock.now());
-        let looked = tokio::task::spawn_blocking(move || {
-            let patience = watch.arm();
-            if folder.look(now) {
-                let pairs = folder.pairs();
-                info!(certificates = pairs.len(), "certificates were read");
-                publishing.publish(pairs);
-            }
-            (watch, folder, patience)
-        });
-        let patience;
-        (watch, folder, patience) = match looked.await {
-            Ok(looked) => looked,
+    /// Looks at these pairs alone.
+    fn look_at(
+        &mut self,
+        names: &BTreeSet<OsString>,
+        look: &mut Look<'_>,
+        provider: &CryptoProvider,
+        chains: &mut Chains,
+    ) -> bool {
+        let opened = match fs::File::open(&self.folder) {
+            Ok(opened) => opened,
             Err(error) => {
-                return error!(%error, "certificates cannot be looked at any more; those that are in stay");
+                // Everything is looked at next time.
+                self.trouble = Some(error.into());
+                return false;
             }
         };
-        let troubles: Vec<Trouble> = folder.faults().into_iter().map(Trouble::from).collect();
-        tell(&mut known, &troubles);
-        certificates.tell(troubles);
-        remind(&mut reminded, &certificates.pairs(), clock.now());
-        if let Some(is_in) = is_in.take() {
-            // Whoever waits may have given up.
-            let _ = is_in.send(());
+        let mut glance =
+            Glance { folder: opened.as_fd(), provider, chains, believes: false, now: look.now };
+        let mut is_other = false;
+        for name in names {
+            is_other |= meet(&mut self.leaves, &self.folder, name, look, &mut glance);
         }
-        stir.wait(patience).await;
+        is_other
+    }
+
+    fn look(
+        &mut self,
+        look: &mut Look<'_>,
+        provider: &CryptoProvider,
+        chains: &mut Chains,
+    ) -> bool {
+        let looked = self.try_look(look, provider, chains);
+        self.trouble = looked.as_ref().err().cloned();
+        looked.unwrap_or(false)
+    }
+
+    fn try_look(
+        &mut self,
+        look: &mut Look<'_>,
+        provider: &CryptoProvider,
+        chains: &mut Chains,
+    ) -> Result<bool, FaultKind> {
+        self.real = None;
+        self.is_folder = fs::metadata(&self.path)?.is_dir();
+        let parent = self.path.parent().filter(|parent| *parent != Path::new(""));
+        let folder = if self.is_folder { &*self.path } else { parent.unwrap_or(Path::new(".")) };
+        if *self.folder != *folder {
+            self.folder = folder.into();
+        }
+        let opened = fs::File::open(folder)?;
+        let real = fs::canonicalize(folder)?;
+        let believes = look.is_first;
+        let mut glance =
+            Glance { folder: opened.as_fd(), provider, chains, believes, now: look.now };
+        let mut is_other = false;
+        let mut count = 0;
+        let mut meet = |name: &OsStr| {
+            count += 1;
+            is_other |= meet(&mut self.leaves, &self.folder, name, look, &mut glance);
+        };
+        if self.is_folder {
+            let has = |name: &str| statat(&opened, name, AtFlags::empty()).is_ok();
+            let words = BESIDE.map(|(word, _)| has(word).then_some(word));
+            for entry in Dir::read_from(&opened)? {
+                let entry = entry?;
+                let name = OsStr::from_bytes(entry.file_name().to_bytes());
+                if is_chain(name, |word| words.contains(&Some(word))) {
+                    meet(name);
+                }
+            }
+        } else {
+            meet(self.path.file_name().unwrap_or_default());
+        }
+        if count == 0 && self.has_good() {
+            return Err(FaultKind::Hollow);
+        }
+        let before = self.leaves.len();
+        self.leaves.retain(|_, leaf| leaf.met == look.number);
+        self.real = Some(real);
+        Ok(is_other || self.leaves.len() < before)
+    }
+
+    fn has_good(&self) -> bool {
+        self.leaves.values().any(|leaf| leaf.good().is_some())
+    }
+
+    fn faults(&self) -> impl Iterator<Item = Fault> {
+        let whole = self.trouble.clone().map(|kind| Fault {
+            file: File { folder: self.path.as_path().into(), name: OsStr::new("").into() },
+            kind,
+            is_kept: self.has_good(),
+        });
+        let leaves = self.leaves.iter().filter_map(|(name, leaf)| {
+            let (folder, name) = (Arc::clone(&self.folder), Arc::clone(name));
+            let kind = leaf.fault()?.clone();
+            Some(Fault { file: File { folder, name }, kind, is_kept: leaf.good().is_some() })
+        });
+        whole.into_iter().chain(leaves)
     }
 }
 
-/// Logs what was not known before.
-fn tell(known: &mut HashSet<String>, troubles: &[Trouble]) {
-    let mut now = HashSet::new();
-    for Trouble { file, why, is_kept } in troubles {
-        let line = format!("{file}: {why}");
-        if !known.contains(&line) && now.len() < MAX_LOGGED {
-            warn!(%file, is_kept, "a certificate cannot answer: {why}");
-        }
-        now.insert(line);
-    }
-    let mended = known.difference(&now).count();
-    if mended > 0 {
-        info!(mended, left = now.len(), "faults of certificates were mended");
-    }
-    *known = now;
+/// Whether a file of a folder that has these others is a chain, by its name.
+fn is_chain(name: &OsStr, has: impl Fn(&str) -> bool) -> bool {
+    let bytes = name.as_bytes();
+    let is_none = |none: &[&str]| none.iter().any(|none| name == *none);
+    (bytes.ends_with(b".pem") || bytes.ends_with(b".crt"))
+        && !bytes.starts_with(b".")
+        && !BESIDE.iter().any(|(word, none)| is_none(none) && has(word))
 }
 
-/// Logs, once at each stage, that the end of a certificate comes near.
-fn remind(reminded: &mut HashSet<(Arc<str>, Timestamp, i64)>, pairs: &[Arc<Pair>], now: Timestamp) {
-    let mut near = HashSet::new();
-    // The nearest ends come last.
-    for pair in pairs.iter().rev() {
-        let left = pair.not_after.duration_since(now).as_hours().div_euclid(24);
-        let Some(stage) = REMINDERS.into_iter().rev().find(|days| left < *days) else { break };
-        let key = (Arc::clone(&pair.file), pair.not_after, stage);
-        if !reminded.contains(&key) && near.len() < MAX_LOGGED {
-            warn!(file = %pair.file, not_after = %pair.not_after, days = left, "a certificate ends soon");
-        }
-        near.insert(key);
+/// Looks at one pair of a folder. Tells whether it is another one.
+fn meet(
+    leaves: &mut BTreeMap<Arc<OsStr>, Leaf>,
+    folder: &Arc<Path>,
+    name: &OsStr,
+    look: &mut Look<'_>,
+    glance: &mut Glance<'_>,
+) -> bool {
+    let name = leaves.get_key_value(name).map_or_else(|| name.into(), |(name, _)| Arc::clone(name));
+    let leaf = leaves.entry(Arc::clone(&name)).or_default();
+    leaf.met = look.number;
+    let is_other = leaf.look(&File { folder: Arc::clone(folder), name }, glance);
+    if look.is_first {
+        look.found.extend(leaf.good().cloned());
+        look.tell();
     }
-    *reminded = near;
+    is_other
+}
+
+impl<'a> Look<'a> {
+    fn new(number: u32, now: Timestamp, telling: &'a mut dyn FnMut(Vec<Arc<Pair>>)) -> Self {
+        let due = Instant::now() + TELL;
+        Self { number, now, is_first: false, found: Vec::new(), telling, due }
+    }
+
+    /// Tells what was found so far, if that is due.
+    fn tell(&mut self) {
+        let now = Instant::now();
+        if now >= self.due {
+            (self.telling)(self.found.clone());
+            self.due = Instant::now() + TELL.max(now.elapsed() * REST);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::terminate::policies::provider;
+    use rcgen::{CertificateParams, Issuer, KeyPair};
+    use std::os::unix::fs::symlink;
+
+    /// A folder, and somebody who issues certificates into it.
+    struct Desk {
+        folder: tempfile::TempDir,
+        issuer: Issuer<'static, KeyPair>,
+        pem: String,
+    }
+
+    impl Desk {
+        fn new() -> Self {
+            let (params, key) = (CertificateParams::default(), KeyPair::generate().unwrap());
+            let pem = params.self_signed(&key).unwrap().pem();
+            let folder = tempfile::tempdir().unwrap();
+            Self { folder, issuer: Issuer::new(params, key), pem }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.folder.path().canonicalize().unwrap().join(name)
+        }
+
+        fn issue(&self, name: &str, [chain, key]: [&str; 2]) {
+            let (params, own) = (CertificateParams::new([name.to_owned()]), KeyPair::generate());
+            let own = own.unwrap();
+            let leaf = params.unwrap().signed_by(&own, &self.issuer).unwrap().pem();
+            fs::write(self.path(key), own.serialize_pem()).unwrap();
+            fs::write(self.path(chain), leaf + &self.pem).unwrap();
+        }
+
+        fn looked_at(&self) -> Folders {
+            let mut folders = Folders::new(&[self.folder.path().to_owned()], provider());
+            folders.look_first(Timestamp::now(), &mut |_| {});
+            folders
+        }
+    }
+
+    fn look_at(folders: &mut Folders, paths: &[PathBuf]) -> Option<bool> {
+        folders.look_at(&paths.iter().cloned().collect(), Timestamp::now())
+    }
+
+    #[test]
+    fn what_changed_alone_is_looked_at_where_that_is_all() {
+        let desk = Desk::new();
+        desk.issue("a.test", ["a.pem", "a.key"]);
+        desk.issue("b.test", ["b.pem", "b.key"]);
+        let mut folders = desk.looked_at();
+        let of = |names: &[&str]| names.iter().map(|name| desk.path(name)).collect::<Vec<_>>();
+        assert_eq!(look_at(&mut folders, &of(&["a.pem", "a.key"])), Some(false));
+        // Nobody told of the other one.
+        desk.issue("a.test", ["a.pem", "a.key"]);
+        desk.issue("b.test", ["b.pem", "b.key"]);
+        assert_eq!(look_at(&mut folders, &of(&["a.key", "new", "new.pem"])), Some(true));
+        assert_eq!(look_at(&mut folders, &of(&["a.pem"])), Some(false));
+        assert_eq!(look_at(&mut folders, &of(&["b.pem"])), Some(true));
+        desk.issue("c.test", ["c.crt", "c.key"]);
+        assert_eq!(look_at(&mut folders, &of(&["c.key"])), Some(false));
+        assert_eq!(look_at(&mut folders, &of(&["c.crt"])), Some(true));
+        assert_eq!(folders.pairs().len(), 3);
+        // A fault of one is told, and what was good stays.
+        fs::write(desk.path("a.pem"), "").unwrap();
+        assert_eq!(look_at(&mut folders, &of(&["a.pem"])), Some(false));
+        assert_eq!((folders.faults().len(), folders.pairs().len()), (1, 3));
+    }
+
+    #[test]
+    fn everything_is_looked_at_where_more_may_have_changed() {
+        let desk = Desk::new();
+        desk.issue("a.test", ["a.pem", "a.key"]);
+        desk.issue("b.test", ["b.pem", "b.key"]);
+        let mut folders = desk.looked_at();
+        assert_eq!(look_at(&mut folders, &[]), None);
+        assert_eq!(look_at(&mut folders, &[desk.path("")]), None);
+        assert_eq!(look_at(&mut folders, &["/elsewhere/a.pem".into()]), None);
+        symlink("a.pem", desk.path("..data")).unwrap();
+        assert_eq!(look_at(&mut folders, &[desk.path("..data")]), None);
+        fs::remove_file(desk.path("a.pem")).unwrap();
+        assert_eq!(look_at(&mut folders, &[desk.path("a.pem")]), None);
+        assert!(folders.look(Timestamp::now()));
+        assert_eq!(folders.pairs().len(), 1);
+        // It makes others no pairs.
+        desk.issue("c.test", ["fullchain.pem", "privkey.pem"]);
+        assert_eq!(look_at(&mut folders, &[desk.path("fullchain.pem")]), None);
+        assert!(folders.look(Timestamp::now()));
+        assert_eq!((folders.faults().len(), folders.pairs().len()), (0, 2));
+        desk.issue("c.test", ["fullchain.pem", "privkey.pem"]);
+        assert_eq!(look_at(&mut folders, &[desk.path("privkey.pem")]), Some(true));
+        // A folder that seems to be gone is not given up by halves.
+        for name in ["b.pem", "fullchain.pem", "privkey.pem"] {
+            fs::remove_file(desk.path(name)).unwrap();
+        }
+        assert!(!folders.look(Timestamp::now()));
+        assert_eq!((folders.faults().len(), folders.pairs().len()), (1, 2));
+        desk.issue("b.test", ["b.pem", "b.key"]);
+        assert_eq!(look_at(&mut folders, &[desk.path("b.pem")]), None);
+    }
+
+    #[test]
+    fn the_first_look_believes_and_proves_later_and_tells_on_its_way() {
+        let desk = Desk::new();
+        for number in 0..20 {
+            let names = [format!("{number}.pem"), format!("{number}.key")];
+            desk.issue("a.test", names.each_ref().map(String::as_str));
+        }
+        let mut folders = Folders::new(&[desk.folder.path().to_owned()], provider());
+        let mut told = Vec::new();
+        let mut telling = |found: Vec<Arc<Pair>>| told.push(found.len());
+        let mut look = Look::new(1, Timestamp::now(), &mut telling);
+        look.due = Instant::now();
+        look.tell();
+        look.tell();
+        assert_eq!(told, [0], "no sooner than after a rest");
+        assert!(folders.look_first(Timestamp::now(), &mut |_| {}));
+        assert!(folders.has_unproven());
+        // A pause may come at any key.
+        while folders.has_unproven() {
+            assert!(!folders.prove(Duration::from_micros(1)));
+        }
+        assert_eq!(folders.pairs().len(), 20);
+    }
 }

@@ -100,7 +100,13 @@ impl Left {
         house: &House<C>,
     ) -> Result<Ended<T>, Unwelcome<T>> {
         let policies = &house.terminal.policies;
-        if !policies.resolver().has(name) {
+        self.timer.set(Instant::now() + house.terminal.handshake_timeout);
+        // After a start, certificates may still be read: that is a part of the handshake's time.
+        let has = tokio::select! {
+            has = self.timer.bound(policies.resolver().will_have(name)) => has,
+            outcome = self.entry.handle().wait() => return Err(Unwelcome::Gone(outcome)),
+        };
+        if !has.unwrap_or(false) {
             return Err(Unwelcome::Sealed(client, Outcome::NoCertificate));
         }
         let config = match patiently(house, || policies.receiving(&self.route, how)).await {
@@ -111,7 +117,6 @@ impl Left {
                 return Err(Unwelcome::Sealed(client, Outcome::Internal));
             }
         };
-        self.timer.set(Instant::now() + house.terminal.handshake_timeout);
         let accept = TlsAcceptor::from(config).accept(Rewind::new(prefix, client)).into_fallible();
         let accepted = tokio::select! {
             accepted = self.timer.bound(accept) => accepted,

@@ -1,7 +1,8 @@
 //! Ending TLS here, for the names that an operator has opened for that.
 //!
-//! In reading order: [`pair`] judges one certificate with its key, [`folder`] reads and keeps those
-//! of a path, [`certificates`] tells which of them answers for a name,
+//! In reading order: [`pair`] judges one certificate with its key (`key` is what that says of itself,
+//! [`chain`] what stands behind the leaf), [`certificates`] tells which of many answers for a name,
+//! `leaf` and [`folder`] read those of a path, [`keep`] keeps them fresh,
 //! [`bare`] for which of those that are routed here none does; [`trust`] knows the
 //! authorities of files and of the machine; [`policies`] makes of all this what rustls wants to
 //! know; [`stream`] are the byte streams that come of it, `dial` reaches
@@ -10,16 +11,21 @@
 
 pub mod bare;
 pub mod certificates;
+pub mod chain;
 mod dial;
+pub mod fault;
 pub mod folder;
 pub mod http;
 pub mod journey;
+pub mod keep;
+mod key;
+mod leaf;
 pub mod pair;
+pub mod paths;
 pub mod policies;
 pub mod stream;
 pub mod trust;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +37,7 @@ use crate::proxy::engine::tasks::Spawner;
 use crate::proxy::terminate::certificates::{Certificates, Resolver};
 use crate::proxy::terminate::http::body::Pace;
 use crate::proxy::terminate::http::pool::Pool;
+use crate::proxy::terminate::paths::Paths;
 use crate::proxy::terminate::policies::{Policies, Tickets, provider};
 use crate::proxy::terminate::trust::Trusts;
 use crate::routing::zones::Zones;
@@ -42,9 +49,8 @@ use crate::units::{Period, Size};
 pub struct Settings {
     /// The patterns under which names may be terminated.
     pub zones: Zones,
-    /// A folder of certificates with their keys, or one file; watched.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub certificates: Option<PathBuf>,
+    /// Folders of certificates with their keys, or files; watched.
+    pub certificates: Paths,
     /// From the hello's last byte to the end of the handshake.
     pub handshake_timeout: Period,
     /// From the first byte of a request's head to its last.
@@ -61,7 +67,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             zones: Zones::default(),
-            certificates: None,
+            certificates: Paths::default(),
             // Two round trips and a signature; a client on a bad line needs a second or two.
             handshake_timeout: Period(Duration::from_secs(10)),
             request_timeout: Period(Duration::from_secs(10)),

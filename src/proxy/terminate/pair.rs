@@ -1,9 +1,12 @@
 //! One certificate with its chain and its key: from PEM to something that may answer, or to what is
 //! wrong with it.
 //!
-//! The key is parsed once, to see that it belongs to the certificate, and then kept as bytes: of a
-//! hundred thousand pairs few are asked for at a time. Pure: texts and an instant come in.
+//! Everything is kept as bytes, which are parsed when the name is asked for: of a hundred thousand
+//! pairs few are at a time. Pure: texts and an instant come in.
 
+use std::ffi::OsStr;
+use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
@@ -15,100 +18,91 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::clock::Timestamp;
 use crate::hostname::{Hostname, Pattern};
+use crate::proxy::terminate::chain::{Chains, Issuers};
+use crate::proxy::terminate::fault::PairFault;
+use crate::proxy::terminate::key;
+use crate::routing::few::Few;
+
+/// A file with certificates: very many lie in one folder. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct File {
+    /// Where it lies.
+    pub folder: Arc<Path>,
+    /// What it is called there; nothing, for the folder as a whole.
+    pub name: Arc<OsStr>,
+}
+
+impl fmt::Display for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.name.is_empty() {
+            return self.folder.display().fmt(f);
+        }
+        self.folder.join(&*self.name).display().fmt(f)
+    }
+}
 
 /// A certificate that may answer, with its chain and its key.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Pair {
     /// Where it was read.
-    pub file: Arc<str>,
+    pub file: File,
     /// The names that it is for; at least one.
-    pub names: Box<[Pattern]>,
+    pub names: Few<Pattern>,
     /// Valid from this instant on.
     pub not_before: Timestamp,
     /// Not valid after it.
     pub not_after: Timestamp,
-    /// The leaf first.
-    chain: Vec<CertificateDer<'static>>,
+    leaf: Box<[u8]>,
+    issuers: Issuers,
     key: PrivateKeyDer<'static>,
 }
 
-/// Why a certificate cannot answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PairFault {
-    /// No certificate in the text.
-    #[error("there is no certificate in it")]
-    NoCertificate,
-    /// No key in the text.
-    #[error(
-        "there is no private key in it, nor in a .key file beside it (encrypted keys are not read)"
-    )]
-    NoKey,
-    /// A text that is no PEM.
-    #[error("it is no PEM: {0}")]
-    NotPem(String),
-    /// One of the chain cannot be read.
-    #[error("certificate {0} of it cannot be read")]
-    Unreadable(usize),
-    /// One of the chain did not issue the one before.
-    #[error(
-        "certificate {0} of it did not issue the one before: write the leaf first, then its issuer, and so on"
-    )]
-    Order(usize),
-    /// The leaf names nobody.
-    #[error("it has no DNS name (subjectAltName)")]
-    NoNames,
-    /// The key is of a kind that is not spoken.
-    #[error("its key cannot be used: {0}")]
-    UnusableKey(String),
-    /// The key belongs to another certificate.
-    #[error("its key is not that of the certificate")]
-    OtherKey,
-    /// It is not valid any more.
-    #[error("it expired at {0}")]
-    Expired(Timestamp),
-    /// It is not valid yet.
-    #[error("it is not valid before {0}")]
-    NotYet(Timestamp),
+/// How sure it is that a pair's key belongs to its certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// The key says so. What is left is to be proven: [`Pair::certified`].
+    Claimed,
+    /// The key says nothing of it that could be believed.
+    Missing,
 }
 
 impl Pair {
-    /// Reads a chain and a key; both may stand in the same text.
+    /// Reads a chain and a key; both may stand in the same text. Tells how sure it is that they
+    /// belong together.
     ///
     /// # Errors
     /// The first thing that keeps it from answering now.
     pub fn read(
-        file: &Arc<str>,
+        file: &File,
         chain: &[u8],
         key: &[u8],
-        provider: &CryptoProvider,
+        chains: &mut Chains,
         now: Timestamp,
-    ) -> Result<Self, PairFault> {
+    ) -> Result<(Self, Proof), PairFault> {
         let not_pem = |error: rustls::pki_types::pem::Error| PairFault::NotPem(error.to_string());
-        let chain: Vec<_> =
-            CertificateDer::pem_slice_iter(chain).collect::<Result<_, _>>().map_err(not_pem)?;
-        let leaf = chain.first().ok_or(PairFault::NoCertificate)?;
-        let (_, leaf) = X509Certificate::from_der(leaf).map_err(|_| PairFault::Unreadable(1))?;
-        judge_order(&chain)?;
-        let names = names(&leaf);
+        let mut chain = CertificateDer::pem_slice_iter(chain);
+        let leaf = chain.next().ok_or(PairFault::NoCertificate)?.map_err(not_pem)?;
+        let issuers = chain.collect::<Result<Vec<_>, _>>().map_err(not_pem)?;
+        let (_, parsed) = X509Certificate::from_der(&leaf).map_err(|_| PairFault::Unreadable(1))?;
+        let issuers = chains.judge(issuers, parsed.issuer.as_raw())?;
+        let names = names(&parsed);
         if names.is_empty() {
             return Err(PairFault::NoNames);
         }
         let (not_before, not_after) =
-            (instant(leaf.validity.not_before), instant(leaf.validity.not_after));
+            (instant(parsed.validity.not_before), instant(parsed.validity.not_after));
         if now > not_after {
             return Err(PairFault::Expired(not_after));
         }
         if now < not_before {
             return Err(PairFault::NotYet(not_before));
         }
-        let key = match PrivateKeyDer::from_pem_slice(key) {
-            Ok(key) => key,
-            Err(rustls::pki_types::pem::Error::NoItemsFound) => return Err(PairFault::NoKey),
-            Err(error) => return Err(not_pem(error)),
-        };
-        let pair = Self { file: Arc::clone(file), names, not_before, not_after, chain, key };
-        pair.certified(provider)?;
-        Ok(pair)
+        let key = read_key(key)?;
+        let is_claimed = key::claims(&key, parsed.public_key());
+        let proof = if is_claimed { Proof::Claimed } else { Proof::Missing };
+        let leaf = leaf.as_ref().into();
+        let pair = Self { file: file.clone(), names, not_before, not_after, leaf, issuers, key };
+        Ok((pair, proof))
     }
 
     /// Whether it is valid at an instant.
@@ -117,12 +111,14 @@ impl Pair {
         (self.not_before..=self.not_after).contains(&now)
     }
 
-    /// Parses the key, for signing.
+    /// Parses the key, for signing, which proves that it belongs to the certificate.
     ///
     /// # Errors
     /// It cannot be used, or belongs to another certificate.
     pub fn certified(&self, provider: &CryptoProvider) -> Result<CertifiedKey, PairFault> {
-        let made = CertifiedKey::from_der(self.chain.clone(), self.key.clone_key(), provider);
+        let leaf = CertificateDer::from(self.leaf.to_vec());
+        let chain = std::iter::once(leaf).chain(self.issuers.iter().cloned()).collect();
+        let made = CertifiedKey::from_der(chain, self.key.clone_key(), provider);
         made.map_err(|error| match error {
             Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => PairFault::OtherKey,
             other => PairFault::UnusableKey(other.to_string()),
@@ -130,23 +126,23 @@ impl Pair {
     }
 }
 
-/// Each certificate behind the leaf must have issued the one before it, by their names.
-fn judge_order(chain: &[CertificateDer<'_>]) -> Result<(), PairFault> {
-    let mut issuer: Option<Vec<u8>> = None;
-    for (index, der) in chain.iter().enumerate() {
-        let parsed = X509Certificate::from_der(der);
-        let (_, certificate) = parsed.map_err(|_| PairFault::Unreadable(index + 1))?;
-        if issuer.is_some_and(|issuer| certificate.subject.as_raw() != issuer) {
-            return Err(PairFault::Order(index + 1));
+fn read_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, PairFault> {
+    use rustls::pki_types::pem::Error::NoItemsFound;
+    match PrivateKeyDer::from_pem_slice(text) {
+        // Takes no more room than it needs.
+        Ok(key) => Ok(key.clone_key()),
+        // The two ways in which that is said (RFC 7468 §11, RFC 1421 §4.6.1.1).
+        Err(_) if memchr::memmem::find(text, b"ENCRYPTED").is_some() => {
+            Err(PairFault::EncryptedKey)
         }
-        issuer = Some(certificate.issuer.as_raw().to_vec());
+        Err(NoItemsFound) => Err(PairFault::NoKey),
+        Err(error) => Err(PairFault::NotPem(error.to_string())),
     }
-    Ok(())
 }
 
 /// The names that TLS clients look at. A common name is none of them (RFC 9525 §2).
-fn names(leaf: &X509Certificate<'_>) -> Box<[Pattern]> {
-    let Ok(Some(alternatives)) = leaf.subject_alternative_name() else { return Box::default() };
+fn names(leaf: &X509Certificate<'_>) -> Few<Pattern> {
+    let Ok(Some(alternatives)) = leaf.subject_alternative_name() else { return Few::default() };
     let names = alternatives.value.general_names.iter().filter_map(|name| match name {
         GeneralName::DNSName(name) => match name.strip_prefix("*.") {
             Some(parent) => Hostname::from_wire(parent.as_bytes()).ok().map(Pattern::OneLabel),

@@ -131,6 +131,12 @@ impl Policies {
         &self.resolver
     }
 
+    /// Who knows whom routes trust.
+    #[must_use]
+    pub fn trusts(&self) -> &Trusts {
+        &self.trusts
+    }
+
     /// How clients of a route are received.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub struct Authorities {
 #[derive(Debug, Clone, Default)]
 pub struct Trusts {
     known: Arc<RwLock<HashMap<Source, Arc<Authorities>>>>,
+    /// Whether all that the first table names was read.
+    are_read: Arc<AtomicBool>,
 }
 
 /// Where authorities come from.
@@ -67,6 +70,12 @@ impl Trusts {
         self.known.read().unwrap_or_else(PoisonError::into_inner).get(source).map(Arc::clone)
     }
 
+    /// Whether all that the first table names was read. Until then, what is not known may come.
+    #[must_use]
+    pub fn are_read(&self) -> bool {
+        self.are_read.load(Ordering::Acquire)
+    }
+
     /// Keeps the authorities of all routes in the table fresh, until the table has no publisher.
     pub async fn keep_fresh(self, table: Table) {
         let mut changes = table.subscribe();
@@ -86,7 +95,7 @@ impl Trusts {
     }
 
     /// Reads all that the table names. Blocking.
-    pub fn refresh(&self, table: &Table) {
+    fn refresh(&self, table: &Table) {
         let named = sources(table);
         let mut fresh = HashMap::with_capacity(named.len());
         for source in named {
@@ -107,6 +116,7 @@ impl Trusts {
             fresh.extend(authorities.map(|authorities| (source, authorities)));
         }
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        self.are_read.store(true, Ordering::Release);
     }
 }
 

@@ -87,12 +87,25 @@ pub struct Facts {
     pub dropped_records: u64,
     /// Whether new clients are welcome.
     pub is_ready: bool,
-    /// The certificates that may answer here, by their files, and when they end.
-    pub certificates: Vec<(Arc<str>, Timestamp)>,
-    /// How many files of certificates something is wrong with.
-    pub faulty_certificates: usize,
+    /// The certificates for terminated names.
+    pub certificates: CertificateFacts,
     /// What is seen of the certificates of backends.
     pub watch: WatchFacts,
+}
+
+/// How the certificates for terminated names stand.
+#[derive(Debug, Clone)]
+pub struct CertificateFacts {
+    /// How many may answer now.
+    pub good: usize,
+    /// How many there are, those included that have ended since they were read.
+    pub all: usize,
+    /// How many files of certificates something is wrong with.
+    pub faulty: usize,
+    /// Those whose end is nearest, as many as may have series of their own, and when they end.
+    pub nearest: Vec<(String, Timestamp)>,
+    /// How many routes have names for which none is good.
+    pub bare_routes: usize,
 }
 
 /// What is seen of the certificates of backends.
@@ -203,6 +216,12 @@ impl Metrics {
         self.routes.adopt(table);
     }
 
+    /// How many routes, and certificates, have series of their own.
+    #[must_use]
+    pub fn most_routes(&self) -> usize {
+        self.routes.most()
+    }
+
     /// What was counted under a route, if it has series of its own.
     #[must_use]
     pub fn of_route(&self, id: &str) -> Option<RouteCounts> {
@@ -215,7 +234,7 @@ impl Metrics {
         self.adopt(&facts.table.snapshot);
         let mut families = self.of_sessions(facts);
         families.extend(of_table(facts));
-        families.extend(of_certificates(facts, self.routes.most()));
+        families.extend(of_certificates(&facts.certificates));
         families.extend(of_watch(&facts.watch));
         families.extend(self.routes.families(&facts.table.snapshot, facts.now));
         let events = self.events();
@@ -327,16 +346,13 @@ impl Metrics {
     }
 }
 
-/// The certificates whose end is nearest have series of their own, up to `most`.
-fn of_certificates(facts: &Facts, most: usize) -> Vec<MetricFamily> {
-    let mut ends: Vec<_> = facts.certificates.iter().collect();
-    ends.sort_unstable_by_key(|(file, end)| (*end, Arc::clone(file)));
-    let good = facts.certificates.iter().filter(|(_, end)| *end >= facts.now).count();
+fn of_certificates(facts: &CertificateFacts) -> Vec<MetricFamily> {
     let states = [
-        ("good", good),
-        ("expired", facts.certificates.len() - good),
-        ("faulty", facts.faulty_certificates),
+        ("good", facts.good),
+        ("expired", facts.all.saturating_sub(facts.good)),
+        ("faulty", facts.faulty),
     ];
+    let ends = facts.nearest.iter();
     vec![
         gauge(
             "mse_proxy_certificates",
@@ -346,9 +362,12 @@ fn of_certificates(facts: &Facts, most: usize) -> Vec<MetricFamily> {
         gauge(
             "mse_proxy_certificate_expiry_timestamp_seconds",
             "When a certificate for terminated names ends, for those whose end is nearest.",
-            ends.into_iter()
-                .take(most)
-                .map(|(file, end)| (vec![("certificate", &**file)], family::unix(*end))),
+            ends.map(|(file, end)| (vec![("certificate", &**file)], family::unix(*end))),
+        ),
+        gauge(
+            "mse_proxy_routes_without_certificate",
+            "Terminating routes with names for which no certificate is good.",
+            [(vec![], size(facts.bare_routes))],
         ),
     ]
 }

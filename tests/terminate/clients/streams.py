@@ -106,19 +106,40 @@ elif case == "short_body":
     connection.send_data(1, b"xx", end_stream=True)
     send()
     print(told())
-elif case == "rapid_reset":
-    for stream_id in range(1, 20_001, 2):
-        connection.send_headers(stream_id, head(), end_stream=True)
-        connection.reset_stream(stream_id)
-        if stream_id % 200 == 1:
-            send()
+elif case == "trailers":
+    connection.send_headers(1, head(method="POST", path="/back", more=[("te", "trailers"), ("trailer", "x-sum")]))
+    connection.send_data(1, b"half")
+    connection.send_headers(1, [("x-sum", "1")], end_stream=True)
+    send()
+    heard, trailers = b"", None
     for event in events():
-        if event is None:
-            print("closed")
+        assert event is not None and not isinstance(event, h2.events.StreamReset), event
+        if isinstance(event, h2.events.DataReceived):
+            heard += event.data
+        if isinstance(event, h2.events.TrailersReceived):
+            trailers = dict(event.headers)
+        if isinstance(event, h2.events.StreamEnded):
             break
-        if isinstance(event, h2.events.ConnectionTerminated):
-            print(f"goaway {int(event.error_code)}")
-            break
+    print(heard.decode(), trailers)
+elif case == "slow_body":
+    # A byte now and then, until it is told that it takes too long.
+    connection.send_headers(1, head(method="POST", path="/echo"))
+    send()
+    stream.settimeout(0.1)
+    answer = None
+    while answer is None:
+        connection.send_data(1, b"x")
+        send()
+        try:
+            received = stream.recv(65536)
+        except TimeoutError:
+            continue
+        for event in connection.receive_data(received):
+            if isinstance(event, h2.events.ResponseReceived):
+                answer = "status " + dict(event.headers)[":status"]
+            elif isinstance(event, h2.events.StreamReset):
+                answer = answer or f"reset {int(event.error_code)}"
+    print(answer)
 elif case == "large_head":
     connection.send_headers(1, head(more=[(f"x-{n}", "y" * 4000) for n in range(40)]), end_stream=True)
     send()

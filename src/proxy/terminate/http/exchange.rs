@@ -32,7 +32,9 @@ pub(crate) async fn exchange<C: Connect>(
 ) -> Response<Reply> {
     let version = request.version();
     let line = desk.line(&request);
-    match judge_and_pass(&desk, &line, request).await {
+    let answered = judge_and_pass(&desk, &line, request).await;
+    desk.traffic.go_on();
+    match answered {
         Ok(mut response) => {
             *response.version_mut() = version;
             response
@@ -41,7 +43,7 @@ pub(crate) async fn exchange<C: Connect>(
             if let Refusal::Over(_) = refusal {
                 desk.is_closing.set(true);
             }
-            line.ended(refusal.outcome());
+            line.refused(refusal.outcome(), refusal.reason());
             let mut response = refusal.answer(version);
             *response.version_mut() = version;
             line.answered(response.status().as_u16());
@@ -55,11 +57,13 @@ async fn judge_and_pass<C: Connect>(
     line: &Rc<Line>,
     request: Request<Incoming>,
 ) -> Result<Response<Reply>, Refusal> {
-    if let Some(why) = desk.traffic.ambiguity() {
-        return Err(Refusal::Ambiguous(why.word()));
-    }
     let authority = headers::authority(&request, &desk.name).map_err(|why| match why {
-        Misaddressed::Malformed => Refusal::BadRequest("it must name one host"),
+        // It may stand in for one that was worse.
+        Misaddressed::Malformed => desk
+            .traffic
+            .fault()
+            .filter(|_| request.headers().is_empty())
+            .map_or(Refusal::BadRequest("it must name one host"), Refusal::Faulty),
         Misaddressed::Elsewhere => Refusal::Misdirected,
     })?;
     let route = desk.route().map_err(Refusal::Over)?;

@@ -47,6 +47,7 @@ impl Line {
         tally: Rc<Tally>,
     ) -> Self {
         under_way.set(under_way.get() + 1);
+        traffic.asked();
         let cut = |text: &str, most: usize| -> Box<str> {
             text.get(..text.floor_char_boundary(most)).unwrap_or_default().into()
         };
@@ -112,6 +113,14 @@ impl Line {
         self.ended(outcome);
     }
 
+    /// It was not passed on, or not answered.
+    pub(crate) fn refused(&self, outcome: Outcome, reason: Option<&'static str>) {
+        if let Some(record) = self.record.borrow_mut().as_mut() {
+            record.reason = reason;
+        }
+        self.ended(outcome);
+    }
+
     /// The first end is the one that counts.
     pub(crate) fn ended(&self, outcome: Outcome) {
         if self.outcome.get().is_none() {
@@ -141,6 +150,9 @@ impl Drop for Line {
         let Some(mut record) = self.record.take() else { return };
         // Whoever drops it before its end is the client's side: its stream or its connection.
         record.outcome = self.outcome.get().unwrap_or(Outcome::ClientReset);
+        if record.outcome == Outcome::ClientReset && !self.is_answered() {
+            self.traffic.taken_back(self.began.elapsed());
+        }
         record.first_byte = self.first_byte.get().map(|at| at - self.began);
         record.duration = self.began.elapsed();
         record.to_backend_bytes = self.to_backend.get();

@@ -6,13 +6,14 @@ use hyper::{Response, StatusCode, Version};
 
 use crate::outcome::Outcome;
 use crate::proxy::terminate::http::body::Reply;
+use crate::proxy::terminate::http::fault::Fault;
 use crate::proxy::terminate::http::headers::PSEUDONYM;
 
 /// Why a request is not passed on, or not answered by its backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// It could be read in two ways.
-    Ambiguous(&'static str),
+    /// It could be read in two ways, or not at all.
+    Faulty(Fault),
     /// It is no request that could be passed on.
     BadRequest(&'static str),
     /// It is for another name than that of its connection.
@@ -27,37 +28,41 @@ pub(crate) enum Refusal {
     Unreached(Outcome),
     /// What the backend answered is no HTTP, or it left before it had answered.
     BadAnswer(Outcome),
+    /// The backend speaks HTTP/2 alone, and takes no WebSocket over it.
+    NoTunnel,
 }
 
 impl Refusal {
     /// How the exchange ends by it.
     pub(crate) const fn outcome(self) -> Outcome {
         match self {
-            Self::Ambiguous(_)
+            Self::Faulty(_)
             | Self::BadRequest(_)
             | Self::Misdirected
             | Self::NotImplemented
             | Self::Slow => Outcome::RequestRefused,
             Self::Over(outcome) | Self::Unreached(outcome) | Self::BadAnswer(outcome) => outcome,
+            Self::NoTunnel => Outcome::BackendProtocol,
         }
     }
 
     const fn status(self) -> StatusCode {
         match self {
-            Self::Ambiguous(_) | Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::Faulty(fault) => fault.status(),
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
             Self::Over(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unreached(Outcome::BackendTimeout) => StatusCode::GATEWAY_TIMEOUT,
-            Self::Unreached(_) | Self::BadAnswer(_) => StatusCode::BAD_GATEWAY,
+            Self::Unreached(_) | Self::BadAnswer(_) | Self::NoTunnel => StatusCode::BAD_GATEWAY,
         }
     }
 
     /// The error types of RFC 9209 §2.3.
     const fn error(self) -> &'static str {
         match self {
-            Self::Ambiguous(_)
+            Self::Faulty(_)
             | Self::BadRequest(_)
             | Self::Misdirected
             | Self::NotImplemented
@@ -72,28 +77,46 @@ impl Refusal {
                 "connection_terminated"
             }
             Self::BadAnswer(_) => "http_protocol_error",
+            Self::NoTunnel => "http_upgrade_failed",
         }
     }
 
     const fn words(self) -> &'static str {
         match self {
-            Self::Ambiguous(why) | Self::BadRequest(why) => why,
+            Self::Faulty(fault) => fault.words(),
+            Self::BadRequest(why) => why,
             Self::Misdirected => "this connection is for another name",
             Self::NotImplemented => "this is not done here",
             Self::Slow => "the request took too long",
             Self::Over(_) => "this app is not served here any more",
             Self::Unreached(_) => "the app cannot be reached",
             Self::BadAnswer(_) => "the app gave no answer",
+            Self::NoTunnel => "the app takes no WebSocket",
+        }
+    }
+
+    /// What a record says of it beside the outcome.
+    pub(crate) const fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::Faulty(fault) => Some(fault.reason()),
+            Self::BadRequest(_) => Some("bad_request"),
+            Self::Misdirected => Some("other_name"),
+            Self::NotImplemented => Some("not_implemented"),
+            Self::Slow => Some("slow_body"),
+            Self::NoTunnel => Some("no_websocket"),
+            Self::Over(_) | Self::Unreached(_) | Self::BadAnswer(_) => None,
         }
     }
 
     /// Whether the connection can be of no more use.
     const fn is_last(self) -> bool {
         match self {
-            Self::Ambiguous(_) | Self::BadRequest(_) | Self::Slow | Self::Over(_) => true,
-            Self::Misdirected | Self::NotImplemented | Self::Unreached(_) | Self::BadAnswer(_) => {
-                false
-            }
+            Self::Faulty(_) | Self::BadRequest(_) | Self::Slow | Self::Over(_) => true,
+            Self::Misdirected
+            | Self::NotImplemented
+            | Self::Unreached(_)
+            | Self::BadAnswer(_)
+            | Self::NoTunnel => false,
         }
     }
 

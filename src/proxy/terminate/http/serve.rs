@@ -37,6 +37,7 @@ use crate::proxy::terminate::http::desk::Desk;
 use crate::proxy::terminate::http::exchange::exchange;
 use crate::proxy::terminate::http::framing::MAX_HEAD;
 use crate::proxy::terminate::http::gate::{Gate, Traffic};
+use crate::proxy::terminate::http::gather::{Gather, Kept};
 use crate::proxy::terminate::http::tunnel;
 use crate::proxy::terminate::stream::{Ended, Rewind};
 use crate::proxy::transport::Transport;
@@ -141,6 +142,10 @@ impl<C: Connect> Shift<C> {
             if worked.is_ready() {
                 return worked;
             }
+            if self.desk.traffic.is_restless() {
+                self.draft.reason = Some("resets");
+                return Poll::Ready(Outcome::RequestRefused);
+            }
             while let Poll::Ready(due) = self.poll_due(cx) {
                 match due {
                     Due::Never => {}
@@ -164,6 +169,7 @@ impl<C: Connect> Shift<C> {
     /// Sees the client off, if hyper has left anything of it.
     async fn end(&mut self, client: Option<Rewind<Gate<Ended<impl Transport>>>>, outcome: Outcome) {
         if let Some(client) = client {
+            self.desk.traffic.look_away();
             if matches!(outcome, Outcome::Closed | Outcome::RequestRefused) {
                 // What it has sent beyond its last request must not turn the answer into a reset.
                 self.draft.see_off(client, outcome, &mut self.timer).await;
@@ -180,9 +186,11 @@ impl<C: Connect> Shift<C> {
 
     /// Lets the work and the crew go on until neither can.
     fn poll_all(&mut self, cx: &mut Context<'_>, work: &mut impl Work) -> Poll<Outcome> {
+        // Tasks first: what they have for the client leaves in this very turn. And after the work,
+        // for what it has brought; also when it is over: that may be their end. What they have for
+        // the work then wakes it through the session's own waker.
+        let _ = self.crew.poll(cx);
         let worked = work.poll(cx);
-        // Tasks wake the work through the session's own waker. Also when the work is over: what it
-        // has brought last may be their end.
         let _ = self.crew.poll(cx);
         if worked.is_ready() {
             return worked;
@@ -223,20 +231,21 @@ enum Due {
     Unused,
 }
 
-type Io<T> = TokioIo<Gate<Ended<T>>>;
-type Streams<T, C> = http2::Connection<Io<T>, Exchanges<C>, Hiring>;
+type Single<T, C> = http1::Connection<TokioIo<Gate<Ended<T>>>, Exchanges<C>>;
+type Streams<T, C> = http2::Connection<TokioIo<Gather<Gate<Ended<T>>>>, Exchanges<C>, Hiring>;
 
 /// hyper's connection with a client.
 enum Connection<T: Transport, C: Connect> {
-    H1(Box<http1::Connection<Io<T>, Exchanges<C>>>),
-    H2(Pin<Box<Streams<T, C>>>),
+    H1(Box<Single<T, C>>),
+    H2(Pin<Box<Streams<T, C>>>, Kept<Gate<Ended<T>>>),
 }
 
 impl<T: Transport, C: Connect> Connection<T, C> {
     fn new(gate: Gate<Ended<T>>, desk: &Rc<Desk<C>>) -> Self {
         let is_h2 = gate.stream().get_ref().1.alpn_protocol() == Some(b"h2");
-        let (io, exchanges) = (TokioIo::new(gate), Exchanges(Rc::clone(desk)));
+        let exchanges = Exchanges(Rc::clone(desk));
         if is_h2 {
+            let (stream, kept) = Gather::new(gate);
             let mut builder = http2::Builder::new(desk.hiring.clone());
             builder
                 .enable_connect_protocol()
@@ -247,12 +256,13 @@ impl<T: Transport, C: Connect> Connection<T, C> {
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .max_send_buf_size(SEND_BUFFER)
                 .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX));
-            return Self::H2(Box::pin(builder.serve_connection(io, exchanges)));
+            let connection = builder.serve_connection(TokioIo::new(stream), exchanges);
+            return Self::H2(Box::pin(connection), kept);
         }
         let mut builder = http1::Builder::new();
         // The time of a head is ours to watch: hyper's timers would have to leave the thread.
         builder.header_read_timeout(None).max_buf_size(MAX_HEAD);
-        Self::H1(Box::new(builder.serve_connection(io, exchanges)))
+        Self::H1(Box::new(builder.serve_connection(TokioIo::new(gate), exchanges)))
     }
 
     /// The client's stream after HTTP/1.1, with what it has said since. HTTP/2 says by itself where
@@ -263,7 +273,7 @@ impl<T: Transport, C: Connect> Connection<T, C> {
                 let parts = connection.into_parts();
                 Some(Rewind::new(parts.read_buf.to_vec(), parts.io.into_inner()))
             }
-            Self::H2(_) => None,
+            Self::H2(..) => None,
         }
     }
 }
@@ -272,7 +282,13 @@ impl<T: Transport, C: Connect> Work for Connection<T, C> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         let ended = match self {
             Self::H1(connection) => ready!(connection.poll_without_shutdown(cx)),
-            Self::H2(connection) => ready!(connection.as_mut().poll(cx)),
+            Self::H2(connection, kept) => match connection.as_mut().poll(cx) {
+                Poll::Ready(ended) => ended,
+                Poll::Pending => {
+                    let sent = ready!(kept.poll_send(cx));
+                    return sent.map_or(Poll::Ready(Outcome::ClientReset), |()| Poll::Pending);
+                }
+            },
         };
         Poll::Ready(ended.err().map_or(Outcome::Closed, |error| of_error(&error)))
     }
@@ -280,7 +296,7 @@ impl<T: Transport, C: Connect> Work for Connection<T, C> {
     fn wind_up(&mut self) {
         match self {
             Self::H1(connection) => Pin::new(connection.as_mut()).graceful_shutdown(),
-            Self::H2(connection) => connection.as_mut().graceful_shutdown(),
+            Self::H2(connection, _) => connection.as_mut().graceful_shutdown(),
         }
     }
 }

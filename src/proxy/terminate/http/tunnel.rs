@@ -5,15 +5,18 @@
 //! of its own; one that speaks HTTP/2 alone, by a stream. No other upgrade is passed on: `h2c` would
 //! lead past whatever judges requests.
 
+use std::cell::Cell;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use futures_util::FutureExt;
 use http_body_util::Empty;
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper::ext::Protocol;
 use hyper::header::{
@@ -22,7 +25,7 @@ use hyper::header::{
 use hyper::http::uri::{Authority, Scheme};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::TokioIo;
-use tokio::io::copy_bidirectional_with_sizes;
+use tokio::io::{AsyncWriteExt, copy, split};
 
 use crate::outcome::Outcome;
 use crate::proxy::backend::connect::Connect;
@@ -37,14 +40,18 @@ use crate::proxy::terminate::http::respond::{answer, unanswered};
 use crate::proxy::terminate::stream::{Both, Opened, Rewind, Tunnel};
 use crate::proxy::transport::Transport;
 use crate::routing::route::Route;
-use crate::routing::termination::Termination;
+use crate::routing::termination::{BackendTls, Termination};
 
 /// The one protocol that is upgraded to.
 const WEBSOCKET: &str = "websocket";
 /// What RFC 6455 §1.3 joins to a key.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-/// How much is buffered of each direction: messages are small, and idle tunnels many.
-const BUFFER: usize = 8 * 1024;
+
+/// More streams than a backend can allow: so many, as long as it has not said how many it does.
+const UNTOLD: usize = usize::MAX - 1;
+
+/// How often it is looked at whether it has.
+const GLANCE: Duration = Duration::from_millis(5);
 
 /// What a backend says to a request for an upgrade.
 enum Said {
@@ -78,6 +85,10 @@ pub(crate) async fn open<C: Connect>(
     let version = request.version();
     let key = request.headers().get(SEC_WEBSOCKET_KEY).cloned();
     let own = version == Version::HTTP_2;
+    if !own && !request.body().is_end_stream() {
+        // What comes then is the body to some, and the stream to others.
+        return Err(Refusal::BadRequest("it asks for an upgrade and has a body"));
+    }
     let key = if own { Some(fresh_key()) } else { key };
     let key = key.ok_or(Refusal::BadRequest("it has no Sec-WebSocket-Key"))?;
     let mut headers = request.headers().clone();
@@ -114,15 +125,29 @@ pub(crate) async fn open<C: Connect>(
 }
 
 /// Passes bytes both ways until both ends have finished, or one broke off.
-pub(crate) async fn carry(mut client: impl Both, mut backend: Tunnel, line: &Line) {
-    let carried = copy_bidirectional_with_sizes(&mut client, &mut backend, BUFFER, BUFFER).await;
-    match carried {
-        Ok((to_backend, to_client)) => {
-            line.sent(usize::try_from(to_backend).unwrap_or(usize::MAX));
-            line.received(usize::try_from(to_client).unwrap_or(usize::MAX));
+pub(crate) async fn carry(client: impl Both, backend: Tunnel, line: &Line) {
+    let (mut from_client, mut to_client) = split(client);
+    let (mut from_backend, mut to_backend) = split(backend);
+    let passed = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let is_half = Cell::new(false);
+    // Its session may end before the last shutdown is through.
+    let ended = || {
+        if is_half.replace(true) {
             line.finished();
         }
-        Err(_) => line.broke(Outcome::ClientReset),
+    };
+    let there = async {
+        line.sent(passed(copy(&mut from_client, &mut to_backend).await?));
+        ended();
+        to_backend.shutdown().await
+    };
+    let back = async {
+        line.received(passed(copy(&mut from_backend, &mut to_client).await?));
+        ended();
+        to_client.shutdown().await
+    };
+    if tokio::try_join!(there, back).is_err() {
+        line.broke(Outcome::ClientReset);
     }
 }
 
@@ -159,9 +184,20 @@ impl Ask<'_> {
         line.reached(route.backends.get(endpoint));
         stream.keep_alive();
         if stream.protocol() == Some(b"h2") {
-            self.by_stream(desk, line, stream).await
-        } else {
-            self.by_upgrade(desk, line, stream).await
+            return self.by_stream(desk, line, stream).await;
+        }
+        // Some servers take an offer that they cannot keep, and say nothing of it.
+        let is_agreed = stream.protocol().is_some() || how.backend == BackendTls::Off;
+        let asked = self.by_upgrade(desk, line, stream).await;
+        if asked.is_ok() || is_agreed {
+            return asked;
+        }
+        match reach(b"h2").await {
+            Ok(Dialled { stream, .. }) if stream.protocol() == Some(b"h2") => {
+                stream.keep_alive();
+                self.by_stream(desk, line, stream).await
+            }
+            _ => asked,
         }
     }
 
@@ -220,22 +256,33 @@ impl Ask<'_> {
         stream: Opened<C::Stream>,
     ) -> Result<Said, Refusal> {
         let errands = desk.house.terminal.pool.errands();
-        let shaken = http2::Builder::new(errands.clone()).handshake(TokioIo::new(stream)).await;
+        let mut builder = http2::Builder::new(errands.clone());
+        builder.initial_max_send_streams(UNTOLD);
+        let shaken = builder.handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = shaken.map_err(|error| unanswered(line, &error))?;
         let mut connection = Box::pin(connection);
         // The backend must have said that it can (RFC 8441 §3), which its first frame does.
-        let mut is_allowed = poll_fn(|cx| {
-            let is_over = connection.as_mut().poll(cx).is_ready();
-            if connection.is_extended_connect_protocol_enabled() || is_over {
-                return Poll::Ready(!is_over);
+        let deadlines = &desk.house.deadlines;
+        let told = async {
+            loop {
+                let is_over = poll_fn(|cx| Poll::Ready(connection.as_mut().poll(cx).is_ready()));
+                if is_over.await {
+                    return Err(Refusal::BadAnswer(Outcome::BackendClosedEarly));
+                }
+                if connection.is_extended_connect_protocol_enabled() {
+                    return Ok(());
+                }
+                if connection.current_max_send_streams() != UNTOLD {
+                    return Err(Refusal::NoTunnel);
+                }
+                // The frame comes in elsewhere, and nobody tells.
+                deadlines.sleep(GLANCE).await;
             }
-            Poll::Pending
-        });
-        let mut timer = desk.house.deadlines.unset();
+        };
+        let mut timer = deadlines.unset();
         timer.set(tokio::time::Instant::now() + desk.house.terminal.handshake_timeout);
-        if !timer.bound(&mut is_allowed).await.unwrap_or(false) {
-            return Err(Refusal::BadAnswer(Outcome::BackendProtocol));
-        }
+        let told = timer.bound(pin!(told)).await;
+        told.unwrap_or(Err(Refusal::BadAnswer(Outcome::BackendProtocol)))?;
         errands.0.spawn(connection.map(drop));
         let mut request = Request::new(Empty::<Bytes>::new());
         *request.method_mut() = Method::CONNECT;
