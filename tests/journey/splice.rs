@@ -83,8 +83,9 @@ async fn a_reset_stays_a_reset_on_either_side_with_bytes_in_flight() {
         let Pair { proxy, client, backend, .. } = bulky().await;
         let (mut breaking, mut other) =
             if client_breaks { (client, backend) } else { (backend, client) };
-        // Nobody reads these: they fill the pipe and both sockets.
-        let bytes = vec![5; 64 * MIB];
+        // Nobody reads these: they fill the pipe and all sockets, for which the kernel may take more
+        // than 70 MiB.
+        let bytes = vec![5; 256 * MIB];
         let full = tokio::time::timeout(Duration::from_millis(500), other.write_all(&bytes)).await;
         assert!(full.is_err(), "a reader that stands still holds up the writer");
         breaking.write_all(b"last words").await.unwrap();
