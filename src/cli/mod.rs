@@ -141,7 +141,7 @@ pub fn run() -> ExitCode {
         Command::Serve(serve) => serve::run(&serve, voice),
         Command::Check(check) => check::run(&check, voice),
         Command::Explain(explain) => explain::run(&explain, &arguments.admin, names_admin, voice),
-        Command::Probe(probe) => probe::run(&probe, voice),
+        Command::Probe(probe) => probe::run(&probe, &arguments.admin, names_admin, voice),
         Command::Route(route) => route::run(&route, &arguments.admin, voice),
         Command::App(app) => app::run(&app, &arguments.admin, voice),
         Command::Project(project) => project::run(&project, &arguments.admin, voice),

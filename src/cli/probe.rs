@@ -1,4 +1,5 @@
-//! `probe`: what certificate the backend of a name shows.
+//! `probe`: what certificate the backend of a name shows. The backend is named, or a routes file
+//! tells it, or the running proxy does; this program looks at it itself.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -6,6 +7,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::check::{load, read_routes};
+use super::remote::{AdminArguments, with_proxy};
 use super::report::{Style, Voice, complain, complain_all, print};
 use super::words::plural;
 use super::{ConfigArgument, Format, Status};
@@ -13,20 +15,24 @@ use crate::admission::certificate::{Chain, Quote};
 use crate::admission::sight::{Notice, Sight, notices};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::config::Config;
+use crate::control::proto::ExplainRequest;
 use crate::endpoint::Endpoint;
 use crate::hostname::{Hostname, Pattern};
 use crate::probe::certificate::Onlooker;
 use crate::resolve::SystemResolver;
 use crate::wire::client_hello::Alpn;
 
+/// What the look offers; routes may tell clients apart by that.
+const OFFERED: [&str; 2] = ["h2", "http/1.1"];
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The name to ask for.
     host: Hostname,
-    /// The backend to ask, in the place of the one that the routes name.
+    /// The backend to ask, in the place of those that the routes of the running proxy name.
     #[arg(long, value_name = "ADDR", conflicts_with_all = ["routes", "config"])]
     backend: Option<Endpoint>,
-    /// The routes file or folder that names the backend.
+    /// A routes file or folder that names the backends, in the place of the running proxy.
     #[arg(long, value_name = "PATH", conflicts_with = "config")]
     routes: Option<PathBuf>,
     #[command(flatten)]
@@ -39,9 +45,31 @@ struct Aim {
     ends_at: Option<Timestamp>,
 }
 
-pub(super) fn run(arguments: &Arguments, voice: Voice) -> Status {
+pub(super) fn run(
+    arguments: &Arguments,
+    admin: &AdminArguments,
+    names_admin: bool,
+    voice: Voice,
+) -> Status {
     let now = SystemClock.now();
-    let Some(aim) = aim(arguments, voice.complaints, now) else { return Status::Refused };
+    let names_file = arguments.routes.is_some() || arguments.config.config.is_some();
+    if names_admin && (names_file || arguments.backend.is_some()) {
+        complain(
+            "the backend is told by one of them: leave --admin out, or --backend, --routes and --config\n",
+        );
+        return Status::Usage;
+    }
+    let aim = if let Some(backend) = &arguments.backend {
+        Ok(Aim { backends: vec![backend.clone()], ends_at: None })
+    } else if names_file {
+        of_file(arguments, voice.complaints, now)
+    } else {
+        of_proxy(arguments, admin, voice)
+    };
+    let aim = match aim {
+        Ok(aim) => aim,
+        Err(status) => return status,
+    };
     let seen: Vec<_> = aim
         .backends
         .iter()
@@ -75,34 +103,53 @@ pub(super) fn run(arguments: &Arguments, voice: Voice) -> Status {
     if all_seen { Status::Done } else { Status::Refused }
 }
 
-fn aim(arguments: &Arguments, style: Style, now: Timestamp) -> Option<Aim> {
-    if let Some(backend) = &arguments.backend {
-        return Some(Aim { backends: vec![backend.clone()], ends_at: None });
-    }
-    let config = match load(arguments.config.config.as_deref(), &Config::default()) {
-        Ok(config) => config,
-        Err(findings) => {
-            complain_all(&findings, style);
-            return None;
-        }
-    };
+fn of_file(arguments: &Arguments, style: Style, now: Timestamp) -> Result<Aim, Status> {
+    let config = load(arguments.config.config.as_deref(), &Config::default())
+        .map_err(|findings| complain_all(&findings, style))?;
     let Some(path) = arguments.routes.as_ref().or(config.routes.path.as_ref()) else {
-        complain(
-            "no backend was named: give --backend ADDR, --routes PATH, or --config FILE with \
-             routes.path\n",
-        );
-        return None;
+        complain("no routes were named: give --routes PATH, or --config FILE with routes.path\n");
+        return Err(Status::Refused);
     };
     let (snapshot, findings) = read_routes(path, &config.terminate.zones);
     complain_all(&findings, style);
-    let alpn = Alpn::from_names([b"h2".as_slice(), b"http/1.1"]);
-    let Ok(route) = snapshot.lookup(&arguments.host, &alpn, now) else {
-        let host = &arguments.host;
-        complain(&format!("no live route covers {host}; why: mse-proxy explain {host}\n"));
-        return None;
-    };
+    let route = snapshot
+        .lookup(&arguments.host, &Alpn::from_names(OFFERED.map(str::as_bytes)), now)
+        .map_err(|_| not_led(&arguments.host))?;
     let ends_at = route.lifetime().expires_at;
-    Some(Aim { backends: route.backends.iter().cloned().collect(), ends_at })
+    Ok(Aim { backends: route.backends.iter().cloned().collect(), ends_at })
+}
+
+fn of_proxy(arguments: &Arguments, admin: &AdminArguments, voice: Voice) -> Result<Aim, Status> {
+    let mut aim = None;
+    let status = with_proxy(admin, voice, async |remote| {
+        let request = ExplainRequest {
+            host: arguments.host.to_string(),
+            alpn: OFFERED.map(str::to_owned).to_vec(),
+            ..ExplainRequest::default()
+        };
+        let answer = remote.client.explain(request).await?;
+        let route = answer.route.filter(|_| answer.allowed).and_then(|state| state.route);
+        aim = route.map(|route| Aim {
+            // What a proxy routes to can be read.
+            backends: route.backends.iter().filter_map(|backend| backend.parse().ok()).collect(),
+            ends_at: route.expires_at.parse().ok(),
+        });
+        Ok(Status::Done)
+    });
+    if status == Status::Unreachable {
+        complain(
+            "--backend ADDR, --routes PATH or --config FILE tell the backend, without a proxy\n",
+        );
+    }
+    if status != Status::Done {
+        return Err(status);
+    }
+    aim.ok_or_else(|| not_led(&arguments.host))
+}
+
+fn not_led(host: &Hostname) -> Status {
+    complain(&format!("no live route covers {host}; why: mse-proxy explain {host}\n"));
+    Status::Refused
 }
 
 /// Looks once; the words say why nothing was seen.

@@ -65,7 +65,7 @@ pub(super) fn end(route: &Route, now: Timestamp, style: Style) -> Part {
 pub(super) fn end_of(at: Option<Timestamp>, now: Timestamp, style: Style) -> Part {
     let Some(at) = at else { return Part::new("never", Tone::Faint) };
     if !style.is_terminal() {
-        return Part::plain(at.to_string());
+        return Part::plain(format!("{at:.0}"));
     }
     let words = remaining(now, at);
     match at.duration_since(now).as_secs() {

@@ -116,6 +116,11 @@ fn a_deployment_is_judged_first_and_every_reason_is_told_at_its_place() {
     assert!(refused.contains(&format!("it is at revision {known}, not at 1")), "{refused}");
     let stopped = proxy.json(&["app", "stop", "my-app", "--if-revision", &known]);
     assert_eq!(stopped["phase"], "stopped");
+    // As lists show it; a project that is named apart leaves the name as it is.
+    let shown = proxy.told(&["app", "show", "default/my-app"]);
+    assert!(shown.contains("default/my-app is stopped"), "{shown}");
+    let refused = proxy.refused(&["app", "show", "a/my-app", "--project", "default"], 1);
+    assert!(refused.contains("the project `default` has no app `a/my-app`"), "{refused}");
     assert_eq!(proxy.json(&["app", "list"])["apps"][0]["name"], "my-app");
     let refused = proxy.refused(&["app", "show", "other"], 1);
     assert!(refused.contains("the project `default` has no app `other`"), "{refused}");

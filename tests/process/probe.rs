@@ -10,6 +10,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::{CertificateParams, CustomExtension, KeyPair, PublicKeyData as _, date_time_ymd};
 use serde_json::Value;
 
+use crate::route_support::Controlled;
 use crate::support::{route, run, text};
 
 /// 1.2.840.113741.1337.6
@@ -156,6 +157,16 @@ fn names_validity_and_key_are_told_and_the_server_is_free_again() {
     let output = run(&["probe", "x.test", "--routes", routes.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("no live route covers x.test"));
+
+    // By way of the running proxy.
+    let proxy = Controlled::serve(&fs::read_to_string(&routes).unwrap());
+    let told = proxy.told(&["probe", "app.test"]);
+    assert!(told.contains(&format!("{} shows for app.test", enclave.address)), "{told}");
+    assert!(told.contains("before the route (2100-01-01T00:00:00Z)"), "{told}");
+    let refused = proxy.refused(&["probe", "x.test"], 1);
+    assert!(refused.contains("no live route covers x.test"), "{refused}");
+    let both = ["probe", "app.test", "--backend", &enclave.address, "--admin", "unix:/nowhere"];
+    proxy.refused(&both, 2);
 }
 
 #[test]

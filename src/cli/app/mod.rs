@@ -30,11 +30,23 @@ pub(super) enum Command {
 /// An app by its name.
 #[derive(Debug, clap::Args)]
 pub(super) struct Named {
-    /// The app.
+    /// The app: NAME of the project `default`, or PROJECT/NAME as `app list` shows it.
     name: String,
-    /// Its project.
-    #[arg(long, default_value = PROJECT)]
-    project: String,
+    /// Its project; NAME is then taken as it is, with any slash in it.
+    #[arg(long)]
+    project: Option<String>,
+}
+
+impl Named {
+    /// The project and the name that are meant.
+    fn meant(&self) -> (String, String) {
+        let (project, name) = match (&self.project, self.name.split_once('/')) {
+            (Some(project), _) => (project.as_str(), self.name.as_str()),
+            (None, Some(parts)) => parts,
+            (None, None) => (PROJECT, self.name.as_str()),
+        };
+        (project.to_owned(), name.to_owned())
+    }
 }
 
 pub(super) fn run(command: &Command, admin: &AdminArguments, voice: Voice) -> Status {

@@ -35,8 +35,8 @@ pub(in crate::cli) struct Stopping {
 }
 
 pub(super) async fn show(named: &Named, remote: &Remote) -> Result<Status, Error> {
-    let request = AppRequest { project: named.project.clone(), name: named.name.clone() };
-    let app = remote.client.app(request).await?;
+    let (project, name) = named.meant();
+    let app = remote.client.app(AppRequest { project, name }).await?;
     tell(&app, remote);
     Ok(Status::Done)
 }
@@ -58,7 +58,7 @@ async fn advance(
     Expected { if_revision }: Expected,
     remote: &Remote,
 ) -> Result<Status, Error> {
-    let (project, name) = (named.project.clone(), named.name.clone());
+    let (project, name) = named.meant();
     let request = AdvanceRequest { project, name, phase, backend, if_revision };
     let app = remote.client.advance(request).await?;
     tell(&app, remote);
