@@ -13,7 +13,7 @@ use crate::registry::domain::{Domain, Gate};
 use crate::registry::hardware::{HardwareError, Seats};
 use crate::registry::names::{AppName, HardwareName};
 use crate::registry::project::{Project, StandingError};
-use crate::registry::record::{Held, app_key, check, domain_key, remove, seats_key, write};
+use crate::registry::record::{Held, Record, app_key, check, domain_key, remove, seats_key, write};
 use crate::registry::turn::{CLAIMS, Turn};
 use crate::store::{Check, Transaction};
 
@@ -212,6 +212,16 @@ pub fn sweep(
         transaction
     }));
     transactions
+}
+
+/// Takes away what nobody needs any more, in parts.
+#[must_use]
+pub fn forget<T: Record>(old: &[&Held<T>]) -> Vec<Transaction> {
+    let parts = old.chunks(MOST_ENDED).map(|part| Transaction {
+        checks: part.iter().map(|held| held.check()).collect(),
+        changes: part.iter().map(|held| remove(&held.record)).collect(),
+    });
+    parts.collect()
 }
 
 /// Notes what a check of a domain has seen, if that changes anything.
