@@ -171,8 +171,7 @@ impl Store {
     /// How much of the history is kept.
     #[must_use]
     pub fn bounds(&self) -> Bounds {
-        let max_age = self.history_max_age.0.try_into().unwrap_or(jiff::SignedDuration::MAX);
-        Bounds { max_age, max_records: self.history_max_records }
+        Bounds { max_age: self.history_max_age.into(), max_records: self.history_max_records }
     }
 }
 

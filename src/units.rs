@@ -7,11 +7,18 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A length of time, written as whole numbers with units: `500ms`, `5s`, `10m`, `1h 30m`, `7d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Period(pub Duration);
+
+impl From<Period> for SignedDuration {
+    fn from(period: Period) -> Self {
+        Self::try_from(period.0).unwrap_or(Self::MAX)
+    }
+}
 
 /// A number of bytes, written `512`, `512B`, `64KiB`, `1MiB` or `2GiB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]

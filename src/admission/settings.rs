@@ -30,6 +30,8 @@ pub struct Settings {
     pub require_ownership: bool,
     /// How long the domain of an ended app stays reserved for its project.
     pub quarantine: Period,
+    /// How long an app that has ended is kept, to be looked at.
+    pub keep_ended: Period,
     /// Whether a custom domain may be a wildcard.
     pub allow_wildcard_domains: bool,
     /// The DNS servers that custom domains are looked up at; none: those of the system.
@@ -46,6 +48,8 @@ impl Default for Settings {
             require_ownership: false,
             // Long enough for an owner to notice and to mend DNS.
             quarantine: Period(Duration::from_hours(7 * 24)),
+            // An owner who looks once a month still sees what has become of it.
+            keep_ended: Period(Duration::from_hours(30 * 24)),
             allow_wildcard_domains: false,
             resolvers: Vec::new(),
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::manifest::{self, Judged};
-use super::report::{Finding, Style, Voice, complain, complain_all, print};
+use super::report::{Finding, Style, Voice, complain, complain_all, complain_odd, print};
 use super::words::plural;
 use super::{ConfigArgument, Format, Status};
 use crate::clock::{Clock as _, SystemClock};
@@ -98,8 +98,8 @@ pub(super) fn run(arguments: &Arguments, voice: Voice) -> Status {
             for warning in &of_machine {
                 complain(&format!("{}: {warning}\n", voice.complaints.strong("this machine")));
             }
-            for warning in judged.iter().flat_map(|judged| &judged.warnings) {
-                complain(&warning.show_odd(voice.complaints));
+            if let Some(judged) = &judged {
+                complain_odd(&judged.warnings, voice.complaints);
             }
             complain_all(&findings, voice.complaints);
             print(&format!("{}\n", summary(&findings, routes, judged.as_ref(), style)));

@@ -44,19 +44,10 @@ pub(super) fn check(path: &Path, platform: &Settings, with_dns: bool, now: Times
     let source: Arc<str> = path.display().to_string().into();
     let text = match text_of(path) {
         Ok(text) => text,
-        Err(message) => {
-            let faults = vec![Finding { place: Place::of_source(&source), message }];
-            return Judged { faults, ..Judged::default() };
-        }
+        Err(message) => return unread(&source, message),
     };
     let reading = manifest::read(&source, &text, now);
-    let fault = |fault: &manifest::Fault| finding(fault.place.clone(), &fault.kind);
-    let warning = |warning: &manifest::Warning| finding(warning.place.clone(), &warning.kind);
-    let mut judged = Judged {
-        faults: reading.faults.iter().map(fault).collect(),
-        warnings: reading.warnings.iter().map(warning).collect(),
-        ..Judged::default()
-    };
+    let mut judged = Judged::from(&reading);
     let folder = path.parent().unwrap_or(Path::new(""));
     let files = facts(&reading, folder);
     if let Some(manifest) = &reading.manifest {
@@ -90,17 +81,15 @@ pub(super) struct Loaded {
 /// Reads a manifest and the files that it names.
 ///
 /// # Errors
-/// All that is wrong with the text, its files, or the certificate as such.
-pub(super) fn load(path: &Path, now: Timestamp) -> Result<Loaded, Vec<Finding>> {
+/// All that is wrong with the text, its files, or the certificate as such, and what is odd.
+pub(super) fn load(path: &Path, now: Timestamp) -> Result<Loaded, Judged> {
     let source: Arc<str> = path.display().to_string().into();
-    let text = text_of(path)
-        .map_err(|message| vec![Finding { place: Place::of_source(&source), message }])?;
+    let text = text_of(path).map_err(|message| unread(&source, message))?;
     let reading = manifest::read(&source, &text, now);
-    let mut faults: Vec<Finding> =
-        reading.faults.iter().map(|fault| finding(fault.place.clone(), &fault.kind)).collect();
+    let mut judged = Judged::from(&reading);
     let folder = path.parent().unwrap_or(Path::new(""));
     let refusals = judge_files(&facts(&reading, folder));
-    faults.extend(refusals.iter().map(|one| told(one, &reading.places, &source)));
+    judged.faults.extend(refusals.iter().map(|one| told(one, &reading.places, &source)));
     let evidence = reading.manifest.as_ref().map(|manifest| gather(manifest, folder));
     let Evidence { certificate, key, .. } = evidence.unwrap_or_default();
     let mut warnings = Vec::new();
@@ -108,18 +97,19 @@ pub(super) fn load(path: &Path, now: Timestamp) -> Result<Loaded, Vec<Finding>> 
         None => Vec::new(),
         Some(Ok(chain)) => {
             if chain.has_private_key {
-                let Finding { place, message } = odd(&Warning::KeyBeside, &reading.places, &source);
-                warnings.push(format!("{}: {message}", place.origin));
+                let beside = odd(&Warning::KeyBeside, &reading.places, &source);
+                warnings.push(format!("{}: {}", beside.place.origin, beside.message));
+                judged.warnings.push(beside);
             }
             chain.all().map(|one| one.der.clone()).collect()
         }
         Some(Err(why)) => {
-            faults.push(told(&Refusal::NoChain(why), &reading.places, &source));
+            judged.faults.push(told(&Refusal::NoChain(why), &reading.places, &source));
             Vec::new()
         }
     };
     let loaded = Loaded { text, certificate, key, warnings };
-    if faults.is_empty() { Ok(loaded) } else { Err(faults) }
+    if judged.faults.is_empty() { Ok(loaded) } else { Err(judged) }
 }
 
 /// What is where a manifest says.
@@ -145,6 +135,20 @@ fn odd(warning: &Warning, places: &Places, source: &Arc<str>) -> Finding {
 
 fn finding(place: Place, words: &dyn std::fmt::Display) -> Finding {
     Finding { place, message: words.to_string() }
+}
+
+/// Of a manifest that cannot be read.
+fn unread(source: &Arc<str>, message: String) -> Judged {
+    let faults = vec![Finding { place: Place::of_source(source), message }];
+    Judged { faults, ..Judged::default() }
+}
+
+impl From<&Reading> for Judged {
+    fn from(reading: &Reading) -> Self {
+        let faults = reading.faults.iter().map(|one| finding(one.place.clone(), &one.kind));
+        let warnings = reading.warnings.iter().map(|one| finding(one.place.clone(), &one.kind));
+        Self { faults: faults.collect(), warnings: warnings.collect(), ..Self::default() }
+    }
 }
 
 impl Judged {

@@ -188,6 +188,13 @@ pub(super) fn complain_all(findings: &[Finding], style: Style) -> Status {
     Status::Refused
 }
 
+/// Complains of what is only odd.
+pub(super) fn complain_odd(findings: &[Finding], style: Style) {
+    for finding in findings {
+        complain(&finding.show_odd(style));
+    }
+}
+
 /// Writes to standard error.
 pub(super) fn complain(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());

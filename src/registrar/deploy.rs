@@ -14,9 +14,10 @@ use crate::registry::changes::{Ground, deploy};
 use crate::registry::domain::Domain;
 use crate::registry::hardware::Seats;
 use crate::registry::project::Project;
-use crate::registry::record::{DOMAINS, Held, app_key, project_key, seats_of};
+use crate::registry::record::{DOMAINS, Held, app_key, check, domain_key, project_key, seats_of};
+use crate::registry::turn::{CLAIMS, Turn, turn_key};
 use crate::resolve::records::Records;
-use crate::store::Revision;
+use crate::store::{Check, Revision};
 
 /// What somebody wants to deploy, with what only they could find out.
 #[derive(Debug, Clone)]
@@ -49,7 +50,15 @@ struct Stored {
     project: Option<Held<Project>>,
     seats: Vec<Held<Seats>>,
     last: Option<Held<App>>,
+    claims: Overlapping,
+}
+
+/// The stored domains of which some client could mean the same as of one.
+#[derive(Default)]
+struct Overlapping {
     domains: Vec<Held<Domain>>,
+    /// That nobody has added any.
+    alone: Option<Check>,
 }
 
 impl Stored {
@@ -58,7 +67,7 @@ impl Stored {
             project: self.project.as_ref().map(|held| held.record.clone()),
             seats: self.seats.iter().map(|held| held.record.clone()).collect(),
             app: self.last.as_ref().map(|held| held.record.clone()),
-            domains: self.domains.iter().map(|held| held.record.clone()).collect(),
+            domains: self.claims.domains.iter().map(|held| held.record.clone()).collect(),
         }
     }
 }
@@ -94,7 +103,8 @@ impl<D: Records> Registrar<D> {
                 project,
                 seats: super::seats_of(&app, &stored.seats),
                 last: stored.last.as_ref(),
-                domain: stored.domains.iter().find(|held| Some(&held.record.host) == host),
+                domain: stored.claims.domains.iter().find(|held| Some(&held.record.host) == host),
+                alone: stored.claims.alone.as_ref(),
             };
             let transaction = deploy(ground, &app, terms.gate, now)?;
             if let Some(revision) = self.stood(transaction).await? {
@@ -126,31 +136,37 @@ impl<D: Records> Registrar<D> {
 
     async fn stored(&self, manifest: &Manifest) -> Result<Stored, Error> {
         let project = &manifest.cloud.project;
-        let domains = match &manifest.cloud.ssl {
+        let claims = match &manifest.cloud.ssl {
             Some(ssl) => self.overlapping(&ssl.domain_name).await?,
-            None => Vec::new(),
+            None => Overlapping::default(),
         };
         Ok(Stored {
             project: self.read(&project_key(project)).await?,
             seats: self.all(&seats_of(project)).await?,
             last: self.read(&app_key(project, &manifest.name)).await?,
-            domains,
+            claims,
         })
     }
 
-    /// The stored domains of which some client could mean the same.
-    async fn overlapping(&self, domain: &Pattern) -> Result<Vec<Held<Domain>>, Error> {
+    async fn overlapping(&self, domain: &Pattern) -> Result<Overlapping, Error> {
         let Pattern::Exact(name) = domain else {
+            // Before the look: what is claimed while it lasts is found or told.
+            let last: Option<Held<Turn>> = self.read(&turn_key(CLAIMS)).await?;
             // A wildcard is rare, and only a look at all of them shows what lies below it.
-            let mut all: Vec<Held<Domain>> = self.all(DOMAINS).await?;
-            all.retain(|held| held.record.overlaps(domain));
-            return Ok(all);
+            let mut domains: Vec<Held<Domain>> = self.all(DOMAINS).await?;
+            domains.retain(|held| held.record.overlaps(domain));
+            let alone = Some(check(last.as_ref(), || turn_key(CLAIMS)));
+            return Ok(Overlapping { domains, alone });
         };
-        let mut found: Vec<Held<Domain>> = Vec::new();
-        found.extend(self.domain_held(domain).await?);
-        if let Some(Ok(zone)) = name.parents().next().map(str::parse) {
-            found.extend(self.domain_held(&Pattern::OneLabel(zone)).await?);
-        }
-        Ok(found)
+        let mut domains: Vec<Held<Domain>> = Vec::new();
+        domains.extend(self.domain_held(domain).await?);
+        let Some(Ok(zone)) = name.parents().next().map(str::parse) else {
+            return Ok(Overlapping { domains, alone: None });
+        };
+        let wildcard = Pattern::OneLabel(zone);
+        let above = self.domain_held(&wildcard).await?;
+        let alone = Some(check(above.as_ref(), || domain_key(&wildcard)));
+        domains.extend(above);
+        Ok(Overlapping { domains, alone })
     }
 }

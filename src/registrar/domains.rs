@@ -48,8 +48,7 @@ impl<D: Records> Registrar<D> {
     /// Who has a claim to a domain.
     #[must_use]
     pub fn claim(&self, domain: &Domain, now: Timestamp) -> Claim {
-        let quarantine = jiff::SignedDuration::try_from(self.platform.quarantine.0);
-        domain.claim(quarantine.unwrap_or(jiff::SignedDuration::MAX), now)
+        domain.claim(self.platform.quarantine.into(), now)
     }
 
     /// Asks DNS where a domain leads, and takes note of it while its app lives.

@@ -113,6 +113,12 @@ impl<D: Records> Registrar<D> {
         Self { zones, ..self }
     }
 
+    /// Where TLS may be ended.
+    #[must_use]
+    pub const fn zones(&self) -> &Zones {
+        &self.zones
+    }
+
     async fn read<T: Record>(&self, key: &str) -> Result<Option<Held<T>>, Error> {
         let entry = self.store.get(key).await?;
         Ok(entry.as_ref().map(Held::read).transpose()?)

@@ -12,10 +12,10 @@ use tracing::warn;
 use super::upkeep::Round;
 use super::{Error, Event, Registrar, TRIES};
 use crate::clock::{Clock, Timestamp};
-use crate::registry::record::{Held, write};
+use crate::registry::record::{Held, check, write};
 use crate::registry::turn::{Turn, turn_key};
 use crate::resolve::records::Records;
-use crate::store::{Check, Committed, Transaction};
+use crate::store::{Committed, Transaction};
 
 /// How often steps of unpaid projects and ends are looked for. Nothing waits for it: what is
 /// suspended or over is refused at once.
@@ -43,7 +43,7 @@ impl<D: Records> Registrar<D> {
             return Ok(false);
         }
         let turn = Turn { what: what.to_owned(), at: now };
-        let check = held.map_or(Check { key: turn_key(what), revision: 0 }, |held| held.check());
+        let check = check(held.as_ref(), || turn_key(what));
         let taken = Transaction { checks: vec![check], changes: vec![write(&turn)] };
         Ok(matches!(self.store.commit(taken).await?, Committed::Done(_)))
     }

@@ -1,4 +1,5 @@
-//! What time brings: steps of unpaid projects, ends that are due, domains that are looked at again.
+//! What time brings: steps of unpaid projects, ends that are due, domains that are looked at again,
+//! and what is forgotten of all that.
 //!
 //! Every proxy of a fleet may do this; each step is done by exactly one, because the others find
 //! the record changed. Nothing depends on its being done in time: ends hold by themselves.
@@ -9,15 +10,17 @@ use std::fmt;
 use futures_util::stream::{StreamExt as _, iter};
 
 use super::{Error, Registrar, TRIES};
+use crate::admission::Settings;
 use crate::clock::Timestamp;
 use crate::hostname::Pattern;
 use crate::registry::app::{App, News, Phase};
 use crate::registry::changes;
 use crate::registry::domain::{Claim, Domain, Gate};
+use crate::registry::ended;
 use crate::registry::hardware::Seats;
 use crate::registry::names::{AppName, ProjectName};
 use crate::registry::project::{Project, Step};
-use crate::registry::record::{APPS, DOMAINS, HARDWARE, Held, PROJECTS, project_key};
+use crate::registry::record::{APPS, DOMAINS, HARDWARE, Held, PROJECTS, Record, project_key};
 use crate::resolve::records::Records;
 use crate::store::Committed;
 
@@ -138,7 +141,7 @@ const ASKED_AT_ONCE: usize = 16;
 
 impl<D: Records> Registrar<D> {
     /// Takes the steps of all unpaid projects that are due, takes away what suspended ones still
-    /// have, and notes ends. What fails for one holds up no other.
+    /// have, notes ends, and forgets old ones. What fails for one holds up no other.
     pub async fn keep_up(&self, now: Timestamp) -> Round {
         let mut round = Round::default();
         if let Err(error) = self.keep_all_up(now, &mut round).await {
@@ -162,7 +165,16 @@ impl<D: Records> Registrar<D> {
                 return Ok(());
             }
         }
-        for held in &apps {
+        if self.expire(&apps, now, round).await {
+            let old = ended::apps(&apps, self.platform.keep_ended.into(), now);
+            self.forget(&old, round).await;
+        }
+        Ok(())
+    }
+
+    /// Notes ends. Gives whether it is of use to go on.
+    async fn expire(&self, apps: &[Held<App>], now: Timestamp, round: &mut Round) -> bool {
+        for held in apps {
             let App { project, name, phase, .. } = &held.record;
             if !phase.is_active() || held.record.phase_at(now) != Phase::Expired {
                 continue;
@@ -175,12 +187,24 @@ impl<D: Records> Registrar<D> {
                 }
                 Err(error) => {
                     if round.fails(error) {
-                        break;
+                        return false;
                     }
                 }
             }
         }
-        Ok(())
+        true
+    }
+
+    /// Takes away what is old. Of what somebody has changed or taken away meanwhile, the next round
+    /// sees what is left.
+    async fn forget<T: Record>(&self, old: &[&Held<T>], round: &mut Round) {
+        for transaction in changes::forget(old) {
+            if let Err(error) = self.stands(transaction).await
+                && round.fails(error)
+            {
+                return;
+            }
+        }
     }
 
     /// What is due for a project; `is_busy` is whether it has apps or seats.
@@ -237,8 +261,8 @@ impl<D: Records> Registrar<D> {
         }))
     }
 
-    /// Looks again where the domains of live apps lead. Tells the gates that changed. What fails for
-    /// one holds up no other.
+    /// Looks again where the domains of live apps lead, and forgets those that nobody has had for
+    /// long. Tells the gates that changed. What fails for one holds up no other.
     pub async fn check_domains(&self, now: Timestamp) -> Round {
         let mut round = Round::default();
         let mut all = match self.readable::<Domain>(DOMAINS).await {
@@ -248,6 +272,9 @@ impl<D: Records> Registrar<D> {
                 return round;
             }
         };
+        let Settings { quarantine, keep_ended, .. } = self.platform;
+        let old = ended::domains(&all, [quarantine.into(), keep_ended.into()], now);
+        self.forget(&old, &mut round).await;
         all.retain(|held| held.record.claim(jiff::SignedDuration::ZERO, now) == Claim::Live);
         let looks = all.into_iter().map(|held| self.look(held, now));
         let mut looks = iter(looks).buffer_unordered(ASKED_AT_ONCE);

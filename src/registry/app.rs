@@ -245,6 +245,12 @@ impl App {
         if self.phase.is_active() && now >= self.ends_at { Phase::Expired } else { self.phase }
     }
 
+    /// When it ends or ended, however late somebody noted that.
+    #[must_use]
+    pub fn over_at(&self) -> Timestamp {
+        self.ended_at.map_or(self.ends_at, |ended_at| ended_at.min(self.ends_at))
+    }
+
     /// Goes on in its life. The phase in which it is already changes nothing.
     ///
     /// # Errors

@@ -7,13 +7,15 @@
 //! that end something may be many; what does so stays well below what any store takes at once.
 
 use crate::clock::Timestamp;
+use crate::hostname::Pattern;
 use crate::registry::app::{App, News, Phase, PhaseError};
 use crate::registry::domain::{Domain, Gate};
 use crate::registry::hardware::{HardwareError, Seats};
 use crate::registry::names::{AppName, HardwareName};
 use crate::registry::project::{Project, StandingError};
-use crate::registry::record::{Held, Record, app_key, domain_key, seats_key, write};
-use crate::store::{Change, Check, Transaction};
+use crate::registry::record::{Held, Record, app_key, check, domain_key, remove, seats_key, write};
+use crate::registry::turn::{CLAIMS, Turn};
+use crate::store::{Check, Transaction};
 
 /// Apps that one transaction ends at most: with their domains and their seats these are 65 changes,
 /// and etcd takes 128 as it comes.
@@ -41,6 +43,8 @@ pub struct Ground<'a> {
     pub last: Option<&'a Held<App>>,
     /// What is stored of the app's own domain.
     pub domain: Option<&'a Held<Domain>>,
+    /// That nobody has claimed a domain since that overlaps with the app's own.
+    pub alone: Option<&'a Check>,
 }
 
 /// Deploys an app that was admitted; `gate` is that of its own domain.
@@ -53,7 +57,7 @@ pub fn deploy(
     gate: Option<Gate>,
     now: Timestamp,
 ) -> Result<Transaction, HardwareError> {
-    let Ground { project, seats, last, domain } = ground;
+    let Ground { project, seats, last, domain, alone } = ground;
     let known = seats.map_or_else(
         || Seats::none(app.project.clone(), app.hardware.clone()),
         |seats| seats.record.clone(),
@@ -67,6 +71,11 @@ pub fn deploy(
     let mut changes = vec![write(app), write(&seated)];
     if let (Some(host), Some(gate)) = (app.custom_domain(), gate) {
         checks.push(check(domain, || domain_key(host)));
+        checks.extend(alone.cloned());
+        if matches!(host, Pattern::Exact(_)) {
+            // Without a check: those who claim names hold up nobody but those who claim wildcards.
+            changes.push(write(&Turn { what: CLAIMS.to_owned(), at: now }));
+        }
         changes.push(write(&Domain {
             host: host.clone(),
             project: app.project.clone(),
@@ -205,6 +214,16 @@ pub fn sweep(
     transactions
 }
 
+/// Takes away what nobody needs any more, in parts.
+#[must_use]
+pub fn forget<T: Record>(old: &[&Held<T>]) -> Vec<Transaction> {
+    let parts = old.chunks(MOST_ENDED).map(|part| Transaction {
+        checks: part.iter().map(|held| held.check()).collect(),
+        changes: part.iter().map(|held| remove(&held.record)).collect(),
+    });
+    parts.collect()
+}
+
 /// Notes what a check of a domain has seen, if that changes anything.
 #[must_use]
 pub fn observe(held: &Held<Domain>, next: &Domain) -> Option<Transaction> {
@@ -231,13 +250,4 @@ fn leave(tenure: &Tenure<'_>, now: Timestamp, transaction: &mut Transaction) {
         transaction.checks.push(domain.check());
         transaction.changes.push(write(&released));
     }
-}
-
-fn remove<T: Record>(record: &T) -> Change {
-    Change { key: record.key(), value: None }
-}
-
-/// That a record is still as it was read, or still absent.
-fn check<T: Record>(held: Option<&Held<T>>, key: impl FnOnce() -> String) -> Check {
-    held.map_or_else(|| Check { key: key(), revision: 0 }, Held::check)
 }

@@ -12,6 +12,7 @@ pub mod app;
 pub mod changes;
 pub mod digest;
 pub mod domain;
+pub mod ended;
 pub mod hardware;
 pub mod history;
 pub mod image;

@@ -5,7 +5,7 @@
 //! apps/<project>/<app>         JSON; the last deployment of that name
 //! hardware/<project>/<kind>    JSON: how many are booked, who uses them
 //! domains/<domain>             JSON; a customer's own one
-//! turns/<what>                 JSON; when the fleet last did it ([`super::turn`])
+//! turns/<what>                 JSON; when the fleet, or anybody, last did it ([`super::turn`])
 //! ```
 //!
 //! Names may hold any letter, so what could be taken for something else in a key is escaped.
@@ -154,6 +154,18 @@ impl<T: Record> Held<T> {
 pub fn write<T: Record>(record: &T) -> Change {
     // Records are plain structs of texts and numbers, which JSON can always hold.
     Change { key: record.key(), value: Some(serde_json::to_vec(record).unwrap_or_default()) }
+}
+
+/// The change that takes a record away.
+#[must_use]
+pub fn remove<T: Record>(record: &T) -> Change {
+    Change { key: record.key(), value: None }
+}
+
+/// That a record is still as it was read, or still absent.
+#[must_use]
+pub fn check<T: Record>(held: Option<&Held<T>>, key: impl FnOnce() -> String) -> Check {
+    held.map_or_else(|| Check { key: key(), revision: 0 }, Held::check)
 }
 
 /// A name as a part of a key: letters, digits and `-._~` stand for themselves, all other bytes are

@@ -23,8 +23,7 @@ use crate::routing::termination::{BackendTls, Protocol, Termination, Trust};
 /// domain.
 #[must_use]
 pub fn routes(app: &App, project: Option<&Project>, domain: Option<&Domain>) -> Vec<Arc<Route>> {
-    let ended_at = app.ended_at.map_or(app.ends_at, |ended_at| ended_at.min(app.ends_at));
-    let left = left(app, domain).filter_map(|host| route(app, host, ended_at, None));
+    let left = left(app, domain).filter_map(|host| route(app, host, app.over_at(), None));
     let claimed = claimed(app, project, domain);
     let claimed = claimed.filter_map(|one| route(app, one.host, app.ends_at, one.hold));
     claimed.chain(left).map(Arc::new).collect()

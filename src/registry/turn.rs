@@ -10,6 +10,10 @@ use crate::registry::record::Record;
 use crate::registry::written;
 
 const TURNS: &str = "turns/";
+/// What whoever claims a domain, other than a wildcard, writes on the way. Which names below it are
+/// claimed, whoever claims a wildcard can only look up, and no record shows that one has come since
+/// but this.
+pub const CLAIMS: &str = "claims";
 
 /// When something was done last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,7 +8,6 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use jiff::SignedDuration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -274,10 +273,7 @@ impl Reading<'_> {
     fn grace(&mut self, value: &Value<'_>) {
         let Some(text) = self.text("grace", value) else { return };
         match text.parse::<Period>() {
-            Ok(period) => {
-                self.draft.terms.lifetime.grace =
-                    SignedDuration::try_from(period.0).unwrap_or(SignedDuration::MAX);
-            }
+            Ok(period) => self.draft.terms.lifetime.grace = period.into(),
             Err(why) => self.fault(value, FaultKind::Period { key: "grace", why }),
         }
     }

@@ -90,6 +90,7 @@ impl Model {
             seats: seats.as_ref(),
             last: last.as_ref(),
             domain: domain.as_ref(),
+            alone: None,
         };
         changes::deploy(ground, app, Some(Gate::Open), now())
     }
@@ -280,7 +281,8 @@ fn an_end_that_nobody_noted_frees_the_seat_and_keeps_the_domain() {
     let mut next = app("next", None);
     next.ends_at = later(100);
     let (project, seats) = (model.project(), model.seats("8g-eu-001"));
-    let ground = Ground { project: &project, seats: seats.as_ref(), last: None, domain: None };
+    let (seats, last) = (seats.as_ref(), None);
+    let ground = Ground { project: &project, seats, last, domain: None, alone: None };
     assert!(changes::deploy(ground, &next, None, later(23)).is_err());
     let transaction = changes::deploy(ground, &next, None, later(24)).unwrap();
     model.done(transaction);
@@ -343,7 +345,8 @@ fn dropped_hardware_stops_those_who_came_last() {
     for (name, hour) in [("a", 2), ("b", 0), ("c", 1)] {
         let deployed = App { deployed_at: later(hour), ..app(name, Some(&format!("{name}.test"))) };
         let (project, seats) = (model.project(), model.seats("8g-eu-001"));
-        let ground = Ground { project: &project, seats: seats.as_ref(), last: None, domain: None };
+        let (seats, last) = (seats.as_ref(), None);
+        let ground = Ground { project: &project, seats, last, domain: None, alone: None };
         let transaction =
             changes::deploy(ground, &deployed, Some(Gate::Open), later(hour)).unwrap();
         model.done(transaction);

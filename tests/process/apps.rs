@@ -97,6 +97,13 @@ fn a_deployment_is_judged_first_and_every_reason_is_told_at_its_place() {
     proxy.told(&["project", "create", "default"]);
     let refused = proxy.refused(&["app", "deploy", "--path", &path], 1);
     assert!(refused.contains("8g-eu-001"), "{refused}");
+    // Whatever is refused by, what is odd is told as well: here by the proxy, there by the command.
+    for wrong in [("4g-eu-001", "8g-eu-001"), ("name = \"my-app\"", "name = \"\"")] {
+        let odd = ("[cloud]\n", "[cloud]\nspeed = \"much\"\n");
+        let path = manifest(folder.path(), &[wrong, odd]);
+        let refused = proxy.refused(&["app", "deploy", "--path", &path], 1);
+        assert!(refused.contains("warning: ") && refused.contains("speed"), "{refused}");
+    }
 
     let path = manifest(folder.path(), &[]);
     let deploy = ["app", "deploy", "--path", &path, "--backend", "127.0.0.1:1"];

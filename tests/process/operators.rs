@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use serde_json::Value;
+
 use crate::enclaves::{Authority, Enclave, KIND, host, outcome, wish};
 use crate::route_support::Controlled;
 use crate::support::{text, until};
@@ -85,7 +87,8 @@ fn an_operators_app_is_reached_with_the_operators_certificate_and_only_where_its
 #[test]
 fn an_app_runs_by_word_only_if_its_key_was_seen() {
     let folder = tempfile::tempdir().unwrap();
-    let proxy = Controlled::storing_with(&[("MSE_PROXY_TERMINATE_ZONES", "[\"*.cosmian.dev\"]")]);
+    let mut proxy =
+        Controlled::storing_with(&[("MSE_PROXY_TERMINATE_ZONES", "[\"*.cosmian.dev\"]")]);
     proxy.told(&["project", "create", "default"]);
     proxy.told(&["hardware", "book", KIND]);
     let path = wish(folder.path(), "shop", "/marked/200", "");
@@ -103,6 +106,26 @@ fn an_app_runs_by_word_only_if_its_key_was_seen() {
     proxy.told(&["app", "phase", "shop", "running", "--backend", &backend]);
     let app = proxy.json(&["app", "show", "shop"]);
     until("its name is routed", || outcome(&proxy, &host(&app, "terminated")) == "allowed");
+
+    let found = |proxy: &Controlled, list: bool| {
+        let app = match list {
+            true => proxy.json(&["app", "list"])["apps"][0].clone(),
+            false => proxy.json(&["app", "show", "shop"]),
+        };
+        let hosts = app["hosts"].as_array().unwrap();
+        let host = hosts.iter().find(|one| one["role"] == "terminated").unwrap();
+        (host["reachable"].clone(), host["hold"].clone())
+    };
+    for list in [false, true] {
+        assert_eq!(found(&proxy, list), (true.into(), Value::Null));
+    }
+    // A proxy that may not end TLS there does not say that it does.
+    proxy.kill();
+    proxy.restart_with(&[("MSE_PROXY_TERMINATE_ZONES", "[\"*.other.test\"]")]);
+    assert_eq!(outcome(&proxy, &host(&app, "terminated")), "unknown_name");
+    for list in [false, true] {
+        assert_eq!(found(&proxy, list), (false.into(), "outside_zones".into()));
+    }
 }
 
 #[test]

@@ -2,15 +2,22 @@
 //! is judged without being written.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use mse_proxy::admission::refusal::Refusal;
+use mse_proxy::admission::refusal::{Refusal, WhyProof};
 use mse_proxy::registrar::{Application, Decision, Error, Event};
 use mse_proxy::registry::app::Phase;
 use mse_proxy::registry::hardware::HardwareError;
 use mse_proxy::registry::names::ProjectName;
-use mse_proxy::store::{Change, Shared, Store as _, Transaction};
+use mse_proxy::store::embedded::Embedded;
+use mse_proxy::store::{
+    Answer, Change, Committed, Entry, Range, Revision, Shared, Store, Transaction, Watch,
+};
+use tokio::sync::Barrier;
+use tokio::time::timeout;
 
-use crate::routed::{KIND, PROXY};
+use crate::etcd::Server;
+use crate::routed::{KIND, PATIENCE, PROXY};
 use crate::support::{Fleet, Memory, application, at, default, done, fleet, fleet_on};
 
 const FREE: &str = "4g-eu-001";
@@ -76,6 +83,113 @@ async fn of_two_projects_that_want_one_domain_exactly_one_wins() {
         let app = won.app.unwrap().record;
         assert_eq!((domain.project, domain.app), (app.project, app.name));
     }
+}
+
+/// A store on which two transactions meet: neither is written before both are planned.
+#[derive(Debug)]
+struct Abreast {
+    store: Shared,
+    meet: Barrier,
+    /// How many there are left that meet.
+    left: AtomicUsize,
+}
+
+impl Store for Abreast {
+    fn get<'a>(&'a self, key: &'a str) -> Answer<'a, Option<Entry>> {
+        self.store.get(key)
+    }
+
+    fn range<'a>(&'a self, prefix: &'a str) -> Answer<'a, Range> {
+        self.store.range(prefix)
+    }
+
+    fn commit(&self, transaction: Transaction) -> Answer<'_, Committed> {
+        Box::pin(async move {
+            let meets = |left: usize| left.checked_sub(1);
+            if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, meets).is_ok() {
+                timeout(PATIENCE, self.meet.wait()).await.expect("the other one comes as well");
+            }
+            self.store.commit(transaction).await
+        })
+    }
+
+    fn watch<'a>(&'a self, key: &'a str, after: Revision) -> Answer<'a, Box<dyn Watch>> {
+        self.store.watch(key, after)
+    }
+
+    fn most_changes(&self) -> usize {
+        self.store.most_changes()
+    }
+}
+
+/// Two projects that claim what some client could mean as one, when neither can know of the other.
+async fn nobody_slips_past_the_other(store: Shared) {
+    let (meet, left) = (Barrier::new(2), AtomicUsize::new(0));
+    let abreast = Arc::new(Abreast { store, meet, left });
+    let fleet = fleet_on(Arc::clone(&abreast) as Shared, 20).await;
+    let project = second(&fleet).await;
+    fleet.one.book(&project, &KIND.parse().unwrap(), 20, None).await.unwrap();
+    let pairs = [("*", "a"), ("a", "*"), ("a", "a"), ("*", "*")];
+    for (round, (one, other)) in (0..3).flat_map(|_| pairs).enumerate() {
+        for label in ["a", "mse-proxy-check"] {
+            fleet.dns.alias(&format!("{label}.zone{round}.test"), Some(PROXY));
+        }
+        let [one, other] = [one, other].map(|label| format!("{label}.zone{round}.test"));
+        let name = format!("app{round}");
+        let wishes = [
+            application(&name, KIND, Some(&one)),
+            of(&project, application(&name, KIND, Some(&other))),
+        ];
+        abreast.left.store(2, Ordering::Relaxed);
+        let (won, told) = race(&fleet, wishes).await;
+        let is_told = match told.as_slice() {
+            [Refusal::DomainTaken { .. }] => one == other,
+            [Refusal::NotProven { why: WhyProof::Overlaps(host), .. }] => {
+                won.app.unwrap().record.custom_domain() == Some(host)
+            }
+            _ => false,
+        };
+        assert!(is_told, "{one} {other} {told:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_wildcard_and_a_name_below_it_go_to_one_project_alone() {
+    nobody_slips_past_the_other(Arc::new(Memory::default())).await;
+}
+
+#[tokio::test]
+async fn a_wildcard_and_a_name_below_it_go_to_one_project_alone_in_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Embedded::open(&folder.path().join("store.db")).unwrap();
+    nobody_slips_past_the_other(Arc::new(store)).await;
+}
+
+#[tokio::test]
+async fn a_wildcard_and_a_name_below_it_go_to_one_project_alone_in_a_fleet() {
+    let server = Server::start(&[]);
+    nobody_slips_past_the_other(server.open()).await;
+}
+
+#[tokio::test]
+async fn names_that_nobody_could_confuse_do_not_hold_up_each_other() {
+    let store = Arc::new(Memory::default()) as Shared;
+    let (meet, left) = (Barrier::new(2), AtomicUsize::new(0));
+    let abreast = Arc::new(Abreast { store, meet, left });
+    let fleet = fleet_on(Arc::clone(&abreast) as Shared, 2).await;
+    let project = second(&fleet).await;
+    for name in ["a.test", "b.test"] {
+        fleet.dns.alias(name, Some(PROXY));
+    }
+    let one = application("a", KIND, Some("a.test"));
+    let other = of(&project, application("b", FREE, Some("b.test")));
+    abreast.left.store(3, Ordering::Relaxed);
+    let (one, other) = tokio::join!(
+        fleet.one.deploy(&one, false, at(0)),
+        fleet.other.deploy(&other, false, at(0))
+    );
+    assert!(one.unwrap().app.is_some() && other.unwrap().app.is_some());
+    assert_eq!(abreast.left.load(Ordering::Relaxed), 1, "nobody had to begin anew");
 }
 
 #[tokio::test]

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use mse_proxy::admission::refusal::{Refusal, WhyProof};
 use mse_proxy::registrar::{Application, Decision, Error, Event};
 use mse_proxy::registry::app::{App, Phase};
+use mse_proxy::registry::changes;
 use mse_proxy::registry::domain::Gate;
 use mse_proxy::registry::hardware::HardwareError;
 use mse_proxy::registry::project::StandingError;
+use mse_proxy::store::{Committed, Shared, Store as _};
 
-use crate::support::{Fleet, application, at, default, done, fleet};
+use crate::support::{Fleet, Memory, application, at, default, done, fleet, fleet_on};
 
 const KIND: &str = "8g-eu-001";
 const PROXY: &str = "proxy.mse.cosmian.com";
@@ -100,6 +102,49 @@ async fn a_whole_life_from_a_manifest_to_a_tombstone_and_back() {
     application.manifest.cloud.expiration_date = None;
     let back = fleet.one.deploy(&application, false, at(end + 1)).await.unwrap();
     assert_eq!(back.app.unwrap().record.hosts[0].host.to_string(), configuration);
+}
+
+#[tokio::test]
+async fn what_has_ended_is_shown_for_a_month_and_then_forgotten() {
+    let store = Arc::new(Memory::default());
+    let fleet = fleet_on(Arc::clone(&store) as Shared, 1).await;
+    fleet.dns.alias("shop.test", Some(PROXY));
+    // More than go at once.
+    for number in 0..70 {
+        let name = format!("a{number}");
+        let domain = (number == 0).then_some("shop.test");
+        let app = deployed(&fleet, &name, domain, 0).await.app.unwrap().record;
+        assert_eq!(app.hosts.len(), if number == 0 { 2 } else { 1 });
+        phase(&fleet, &name, Phase::Stopped, 1).await;
+    }
+    let before = fleet.one.app(&default(), &"a1".parse().unwrap()).await.unwrap();
+    let left = async |hours| {
+        // Both proxies at the same moment, whoever is faster.
+        let (one, other) =
+            tokio::join!(fleet.one.keep_up(at(hours)), fleet.other.keep_up(at(hours)));
+        assert_eq!([done(one), done(other)].concat(), []);
+        let (one, other) =
+            tokio::join!(fleet.one.check_domains(at(hours)), fleet.other.check_domains(at(hours)));
+        assert_eq!([done(one), done(other)].concat(), []);
+        let apps = fleet.one.apps(Some(&default())).await.unwrap().len();
+        (apps, fleet.one.domains(None).await.unwrap().len())
+    };
+    let month = 30 * 24;
+    assert_eq!(left(month).await, (70, 1));
+    // What was planned does not befall whoever has come back meanwhile.
+    let planned = changes::forget(&[&before]).remove(0);
+    let again = fleet.one.deploy(&application("a1", KIND, None), false, at(month - 100)).await;
+    let again = again.unwrap().app.unwrap().record;
+    assert_eq!(store.commit(planned).await, Ok(Committed::Conflict));
+    assert_eq!(again.hosts, before.record.hosts, "its name is the same for ever");
+    phase(&fleet, "a1", Phase::Stopped, month - 99).await;
+    let mut rest = left(month + 1).await;
+    for _ in 0..3 {
+        // Where both met, the next round sees to it.
+        rest = left(month + 1).await;
+    }
+    assert_eq!(rest, (1, 0));
+    assert_eq!(left(2 * month).await, (0, 0));
 }
 
 #[tokio::test]

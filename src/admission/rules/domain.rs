@@ -1,8 +1,6 @@
 //! The rules of an owner's domain: it leads here, is nobody else's, and, where that is asked for, proves
 //! whose it is.
 
-use jiff::SignedDuration;
-
 use super::{Judge, Open};
 use crate::admission::dns::{self, Leads};
 use crate::admission::evidence::{DomainEvidence, Tokens};
@@ -66,8 +64,7 @@ impl Judge<'_> {
     /// its own, if there is one.
     fn claims(&mut self, domain: &Pattern) -> Option<WhyProof> {
         let Manifest { name, cloud, .. } = self.wish.manifest;
-        let quarantine = SignedDuration::try_from(self.platform.quarantine.0);
-        let quarantine = quarantine.unwrap_or(SignedDuration::MAX);
+        let quarantine = self.platform.quarantine.into();
         let mut why = self.platform.require_ownership.then_some(WhyProof::Demanded);
         let others = self.registered.iter().flat_map(|registered| &registered.domains);
         for other in others.filter(|other| other.overlaps(domain)) {

@@ -10,7 +10,7 @@ use super::shown::{app_json, prose, title};
 use crate::cli::manifest::{Loaded, load};
 use crate::cli::progress::Progress;
 use crate::cli::remote::{Expected, Remote};
-use crate::cli::report::{complain, complain_all, print};
+use crate::cli::report::{Style, complain, complain_all, complain_odd, print};
 use crate::cli::words::clean;
 use crate::cli::{Format, Status};
 use crate::clock::{Clock, SystemClock};
@@ -43,11 +43,17 @@ pub(in crate::cli) struct Arguments {
 }
 
 pub(super) async fn run(arguments: &Arguments, remote: &Remote) -> Result<Status, Error> {
+    let style = remote.voice.complaints;
     let loaded = load(&arguments.path, SystemClock.now());
     let Loaded { text, certificate, key, warnings: seen } = match loaded {
         Ok(loaded) => loaded,
-        Err(findings) => return Ok(complain_all(&findings, remote.voice.complaints)),
+        Err(judged) => {
+            complain_odd(&judged.warnings, style);
+            return Ok(complain_all(&judged.faults, style));
+        }
     };
+    // Whatever becomes of it; what the proxy finds odd besides, it tells with its answer.
+    warn(&seen, style);
     let request = DeployRequest {
         manifest: text,
         manifest_name: arguments.path.display().to_string(),
@@ -59,11 +65,8 @@ pub(super) async fn run(arguments: &Arguments, remote: &Remote) -> Result<Status
         if_revision: arguments.expected.if_revision,
     };
     let DeployResponse { app, warnings, deployed } = remote.client.deploy(request).await?;
+    warn(&warnings, style);
     let warnings = [seen, warnings].concat();
-    for warning in &warnings {
-        let style = remote.voice.complaints;
-        complain(&format!("{}: {}\n", style.warning("warning"), clean(warning)));
-    }
     let app = app.unwrap_or_default();
     if !arguments.wait {
         tell(&app, deployed, &warnings, remote);
@@ -72,6 +75,12 @@ pub(super) async fn run(arguments: &Arguments, remote: &Remote) -> Result<Status
     let app = wait(app, remote).await?;
     tell(&app, deployed, &warnings, remote);
     Ok(if app.phase == "running" { Status::Done } else { Status::Refused })
+}
+
+fn warn(warnings: &[String], style: Style) {
+    for warning in warnings {
+        complain(&format!("{}: {}\n", style.warning("warning"), clean(warning)));
+    }
 }
 
 /// Waits until an app runs or has ended, which it does at its end at the latest.

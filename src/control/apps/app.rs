@@ -35,7 +35,8 @@ impl AppService for Apps {
         let mut reading = manifest::read(&source, &message.manifest, now);
         let Some(manifest) = reading.manifest.take() else {
             let faults = reading.faults.iter().map(|fault| at(&fault.place, &fault.kind));
-            return Err(lines(Code::InvalidArgument, faults));
+            let odd = warnings(&Verdict::default(), &reading, &source);
+            return Err(refuse(Code::InvalidArgument, faults, &odd));
         };
         let chain = message.certificate.iter().map(Vec::as_slice);
         let application = Application {
@@ -48,7 +49,8 @@ impl AppService for Apps {
         };
         let decided = registrar.deploy(&application, message.dry_run, now).await;
         let Decision { verdict, app } = decided.map_err(|error| refused(&error))?;
-        judge(&verdict, &reading, &source)?;
+        let warnings = warnings(&verdict, &reading, &source);
+        judge(&verdict, &reading, &source, &warnings)?;
         let deployed = app.is_some();
         let app = app.or_else(|| {
             let terms = verdict.terms.as_ref()?;
@@ -59,12 +61,6 @@ impl AppService for Apps {
             let (project, name, ends_at) = (&app.project, &app.name, &app.ends_at);
             info!(%by, %project, app = %name, %ends_at, "app deployed");
         }
-        let odd = reading.warnings.iter().map(|one| at(&one.place, &one.kind));
-        let warnings = odd.chain(verdict.warnings.iter().map(|one| {
-            let place = reading.places.get(one.key()).cloned();
-            at(&place.unwrap_or_else(|| Place::of_source(&source)), one)
-        }));
-        let warnings = warnings.collect();
         let app = match &app {
             Some(app) => Some(self.told(app, now).await?),
             None => None,
@@ -92,7 +88,8 @@ impl AppService for Apps {
         let apps = apps.iter().map(|held| {
             let app = &held.record;
             let domain = app.custom_domain().and_then(|host| domains.get(host).copied());
-            convert::app(held, projects.get(&app.project).copied(), domain, now)
+            let project = projects.get(&app.project).copied();
+            convert::app(held, project, domain, registrar.zones(), now)
         });
         Ok(Response::new(proto::ListAppsResponse { apps: apps.collect() }))
     }
@@ -124,21 +121,37 @@ impl AppService for Apps {
 
 impl Apps {
     async fn told(&self, app: &Held<App>, now: Timestamp) -> Result<proto::App, Status> {
-        let around =
-            self.registrar()?.around(&app.record).await.map_err(|error| refused(&error))?;
-        Ok(convert::app(app, around.0.as_ref(), around.1.as_ref(), now))
+        let registrar = self.registrar()?;
+        let around = registrar.around(&app.record).await;
+        let (project, domain) = around.map_err(|error| refused(&error))?;
+        Ok(convert::app(app, project.as_ref(), domain.as_ref(), registrar.zones(), now))
     }
 }
 
+/// What is odd, each thing at its place.
+fn warnings(verdict: &Verdict, reading: &Reading, source: &Arc<str>) -> Vec<String> {
+    let of_text = reading.warnings.iter().map(|one| at(&one.place, &one.kind));
+    let of_rules = verdict.warnings.iter().map(|one| {
+        let place = reading.places.get(one.key()).cloned();
+        at(&place.unwrap_or_else(|| Place::of_source(source)), one)
+    });
+    of_text.chain(of_rules).collect()
+}
+
 /// Refuses what the rules refuse, every reason at its place.
-fn judge(verdict: &Verdict, reading: &Reading, source: &Arc<str>) -> Result<(), Status> {
+fn judge(
+    verdict: &Verdict,
+    reading: &Reading,
+    source: &Arc<str>,
+    warnings: &[String],
+) -> Result<(), Status> {
     let place = |key: Option<&str>| {
         let known = key.and_then(|key| reading.places.get(key)).cloned();
         known.unwrap_or_else(|| Place::of_source(source))
     };
     if !verdict.refusals.is_empty() {
         let reasons = verdict.refusals.iter().map(|one| at(&place(one.key()), one));
-        return Err(lines(Code::FailedPrecondition, reasons));
+        return Err(refuse(Code::FailedPrecondition, reasons, warnings));
     }
     if verdict.open.is_empty() {
         return Ok(());
@@ -155,15 +168,17 @@ fn judge(verdict: &Verdict, reading: &Reading, source: &Arc<str>) -> Result<(), 
         // These are asked here.
         Open::Files | Open::Domain | Open::Registry => at(&place(None), &"cannot be judged"),
     });
-    Err(lines(Code::InvalidArgument, missing))
+    Err(refuse(Code::InvalidArgument, missing, warnings))
 }
 
 fn at(place: &Place, words: &dyn std::fmt::Display) -> String {
     format!("{}: {words}", place.origin)
 }
 
-fn lines(code: Code, lines: impl Iterator<Item = String>) -> Status {
-    status::told(code, &lines.collect::<Vec<_>>().join("\n"))
+/// Every reason, and then what is odd besides, one a line.
+fn refuse(code: Code, reasons: impl Iterator<Item = String>, warnings: &[String]) -> Status {
+    let odd = warnings.iter().map(|words| format!("warning: {words}"));
+    status::told(code, &reasons.chain(odd).collect::<Vec<_>>().join("\n"))
 }
 
 /// What the owner's side found of the private key.

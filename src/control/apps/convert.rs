@@ -7,13 +7,14 @@ use tonic::{Code, Status};
 
 use crate::clock::Timestamp;
 use crate::control::{proto, status};
-use crate::registry::app::App;
+use crate::registry::app::{App, Role};
 use crate::registry::domain::{Claim, Domain};
 use crate::registry::hardware::Seats;
 use crate::registry::project::{Project, Standing};
 use crate::registry::reach::claimed;
 use crate::registry::record::Held;
 use crate::routing::route::Hold;
+use crate::routing::zones::Zones;
 
 /// The value of a field; what is wrong with it is told with the field's name.
 pub(super) fn field<T: FromStr<Err: Display>>(name: &str, text: &str) -> Result<T, Status> {
@@ -32,25 +33,33 @@ fn text<T: Display>(value: Option<T>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
 }
 
-/// An app as it stands; `project` and `domain` are what is stored of its project and its own domain.
+/// An app as it stands; `project` and `domain` are what is stored of its project and its own domain,
+/// and `zones` where this proxy may end TLS.
 pub(super) fn app(
     held: &Held<App>,
     project: Option<&Project>,
     domain: Option<&Domain>,
+    zones: &Zones,
     now: Timestamp,
 ) -> proto::App {
     let Held { record: app, revision } = held;
     let claims: Vec<_> = claimed(app, project, domain).collect();
     let hosts = app.hosts.iter().map(|host| {
         let claim = claims.iter().find(|claim| claim.host == host).filter(|_| now < app.ends_at);
+        let hold = claim.and_then(|claim| match claim.hold {
+            Some(Hold::Suspended) => Some("suspended"),
+            Some(Hold::DomainPending) => Some("domain_pending"),
+            // The table leaves it out.
+            None if host.role == Role::Terminated && !zones.hold(&host.host) => {
+                Some("outside_zones")
+            }
+            None => None,
+        });
         proto::AppHost {
             host: host.host.to_string(),
             role: host.role.word().to_owned(),
-            reachable: claim.is_some_and(|claim| claim.hold.is_none()),
-            hold: text(claim.and_then(|claim| claim.hold).map(|hold| match hold {
-                Hold::Suspended => "suspended",
-                Hold::DomainPending => "domain_pending",
-            })),
+            reachable: claim.is_some() && hold.is_none(),
+            hold: text(hold),
         }
     });
     proto::App {
