@@ -6,6 +6,8 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::registry::digest::digits;
+use crate::registry::names::{AppName, ProjectName};
 use crate::registry::record::Record;
 use crate::registry::written;
 
@@ -14,6 +16,12 @@ const TURNS: &str = "turns/";
 /// claimed, whoever claims a wildcard can only look up, and no record shows that one has come since
 /// but this.
 pub const CLAIMS: &str = "claims";
+
+/// The turn of asking whether an app runs.
+#[must_use]
+pub fn asking(project: &ProjectName, app: &AppName) -> String {
+    format!("ready/{}", digits(&[project.as_str(), app.as_str()]))
+}
 
 /// When something was done last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@
 //! fit. A route that is not changed by a new table costs nothing then: passages that both tables have
 //! are not looked through.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 use tokio::time::Instant;
 
+use super::due::{Class, Due};
 use super::leaves::Leaves;
 use super::sightings::Sightings;
 use super::{News, Settings};
@@ -68,40 +69,6 @@ pub(super) enum Waiting {
 impl Waiting {
     pub(super) fn is_urgent(self) -> bool {
         self == Self::Urgent
-    }
-}
-
-/// Whether somebody is led by what a look shows. Looks that are waited for never stand behind others,
-/// which may all be at backends that do not answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Class {
-    /// Of pinned routes.
-    Pinned,
-    /// Of all others.
-    Other,
-}
-
-impl Class {
-    pub(super) const ALL: [Self; 2] = [Self::Pinned, Self::Other];
-
-    pub(super) fn of(route: &Route) -> Self {
-        if route.pin().is_some() { Self::Pinned } else { Self::Other }
-    }
-}
-
-/// When routes are looked at next, soonest first.
-#[derive(Debug, Default)]
-struct Due {
-    pinned: BTreeSet<(Instant, Arc<str>)>,
-    others: BTreeSet<(Instant, Arc<str>)>,
-}
-
-impl Due {
-    fn of(&mut self, class: Class) -> &mut BTreeSet<(Instant, Arc<str>)> {
-        match class {
-            Class::Pinned => &mut self.pinned,
-            Class::Other => &mut self.others,
-        }
     }
 }
 
@@ -539,7 +506,7 @@ mod tests {
         assert_eq!(book.leaves.sharer(&stranger, known.leaf).as_deref(), Some("a.test"));
         book.adopt(&table(&[("b.test", 9, "")]), now);
         assert_eq!((book.pages.len(), book.leaves.sharer(&stranger, known.leaf)), (1, None));
-        assert_eq!(book.due.others.len(), 1);
+        assert_eq!(book.due.of(Class::Other).len(), 1);
     }
 
     #[test]

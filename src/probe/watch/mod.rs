@@ -6,6 +6,7 @@
 //! with the process, and a look that saw nothing changes nothing.
 
 mod book;
+mod due;
 mod leaves;
 mod sightings;
 
@@ -30,7 +31,8 @@ use crate::routing::route::Route;
 use crate::routing::table::Table;
 use crate::routing::words::Words;
 use crate::units::Period;
-use book::{Book, Class};
+use book::Book;
+use due::Class;
 
 pub use sightings::{Odd, Seen, Sightings};
 
