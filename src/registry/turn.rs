@@ -1,4 +1,5 @@
-//! Whose turn it is: what one proxy of a fleet does for all, every so often.
+//! When something was done last: what one proxy of a fleet does for all, every so often, and the mark
+//! that claims of domains leave.
 //!
 //! Each round is one change of one record, so of all that find it due exactly one has it.
 
