@@ -3,11 +3,27 @@
 use std::net::IpAddr;
 
 use crate::admission::evidence::{DomainEvidence, Lookup, LookupEnd, Tokens};
-use crate::hostname::{Hostname, Pattern};
+use crate::hostname::{Hostname, HostnameError, Pattern};
 use crate::registry::domain::Seen;
 
 /// The most aliases in a row that are followed: clients' resolvers follow 8 to 16.
 pub const MAX_ALIASES: usize = 8;
+
+/// What is asked for below a wildcard: a name that nobody will have created by itself.
+const BELOW_WILDCARD: &str = "mse-proxy-check";
+
+/// The name that is asked for where a pattern is meant.
+///
+/// # Errors
+/// A wildcard that leaves no room for one.
+pub fn name_within(pattern: &Pattern) -> Result<Hostname, HostnameError> {
+    match pattern {
+        Pattern::Exact(name) => Ok(name.clone()),
+        Pattern::OneLabel(zone) | Pattern::AnyDepth(zone) => {
+            format!("{BELOW_WILDCARD}.{zone}").parse()
+        }
+    }
+}
 
 /// Where a domain leads.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,17 +6,6 @@ use crate::clock::Timestamp;
 use crate::registry::hardware::Seats;
 use crate::registry::names::{AppName, HardwareName, ProjectName};
 
-/// The seats of a kind; of the free one, the one that every project has.
-#[must_use]
-pub(super) fn seats_of(
-    registered: &Registered,
-    project: &ProjectName,
-    kind: &HardwareName,
-) -> Seats {
-    let known = registered.seats.iter().find(|seats| seats.kind == *kind);
-    known.cloned().unwrap_or_else(|| Seats::none(project.clone(), kind.clone()))
-}
-
 /// What keeps an app from a seat, if anything.
 pub(super) fn judge(
     registered: &Registered,
@@ -25,12 +14,14 @@ pub(super) fn judge(
     kind: &HardwareName,
     now: Timestamp,
 ) -> Option<Refusal> {
-    let seats = seats_of(registered, project, kind);
+    let known = registered.seats.iter().find(|seats| seats.kind == *kind);
+    // Of the free kind every project has one, without any record of it.
+    let seats = known.cloned().unwrap_or_else(|| Seats::none(project.clone(), kind.clone()));
     if seats.booked == 0 {
         let booked = registered.seats.iter().filter(|seats| seats.booked > 0);
         let mut booked: Vec<_> = booked.map(|seats| seats.kind.clone()).collect();
         if !booked.iter().any(HardwareName::is_free) {
-            booked.extend(crate::registry::names::FREE_HARDWARE.parse());
+            booked.push(HardwareName::free());
         }
         return Some(Refusal::NotBooked { kind: kind.clone(), booked });
     }

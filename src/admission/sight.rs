@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
 use crate::admission::certificate::{Chain, Quote};
@@ -43,6 +44,15 @@ impl From<&Chain> for Sight {
             quote: leaf.quote,
         }
     }
+}
+
+/// The digest of the key that a backend showed.
+#[must_use]
+pub fn key_of(chain: &Chain) -> KeyDigest {
+    let digest = digest(&SHA256, &chain.leaf.key);
+    let mut key = [0; 32];
+    key.iter_mut().zip(digest.as_ref()).for_each(|(own, byte)| *own = *byte);
+    KeyDigest(key)
 }
 
 /// Something to be said of what a backend shows.

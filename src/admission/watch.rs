@@ -8,15 +8,13 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::admission::certificate::Chain;
-use crate::admission::sight::{Kind, Notice, notices};
+use crate::admission::dns::name_within;
+use crate::admission::sight::{Kind, Notice, key_of, notices};
 use crate::clock::Timestamp;
 use crate::hostname::{Hostname, Pattern};
 use crate::routing::route::{Mode, Route};
 use crate::routing::seen::{Fit, Seen};
 use crate::routing::termination::KeyDigest;
-
-/// What is asked for below a wildcard: a name that nobody will have created by itself.
-const BELOW_WILDCARD: &str = "mse-proxy-check";
 
 /// A leaf, by the first half of its SHA-256: there may be as many as there are backends, and nobody
 /// makes two that are alike in 128 bits but its own maker.
@@ -133,13 +131,6 @@ impl Verdict {
     }
 }
 
-fn key_of(chain: &Chain) -> KeyDigest {
-    let digest = digest(&SHA256, &chain.leaf.key);
-    let mut key = [0; 32];
-    key.iter_mut().zip(digest.as_ref()).for_each(|(own, byte)| *own = *byte);
-    KeyDigest(key)
-}
-
 /// What follows for a route of what was seen of its backends, in their order.
 ///
 /// It ends with the last of the certificates of those that are let through: one replica with an old
@@ -186,7 +177,7 @@ pub fn name_of(route: &Route) -> Option<Hostname> {
         Pattern::Exact(name) => Some(name.clone()),
         Pattern::OneLabel(_) | Pattern::AnyDepth(_) => None,
     });
-    exact.or_else(|| format!("{BELOW_WILDCARD}.{}", route.hosts.first()?.name()).parse().ok())
+    exact.or_else(|| name_within(route.hosts.first()?).ok())
 }
 
 /// Whom a route is for, as far as that can be told: those who share this may share a leaf as well. Of

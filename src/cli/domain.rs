@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::remote::{AdminArguments, Remote, with_proxy};
 use super::report::{Style, Voice, print};
-use super::shown::{instant, moment};
+use super::shown::{end_of, instant, moment};
 use super::table::{Column, Part, Tone, table};
-use super::words::{clean, remaining};
+use super::words::clean;
 use super::{Format, Status};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::control::client::Error;
@@ -72,16 +72,12 @@ async fn list(project: String, remote: &Remote) -> Result<Status, Error> {
             let rows: Vec<_> = domains
                 .iter()
                 .map(|domain| {
-                    let until = match instant(until(domain)) {
-                        Some(until) if style.is_terminal() => remaining(now, until),
-                        _ => until(domain).to_owned(),
-                    };
                     vec![
                         Part::new(&domain.domain, Tone::Strong),
                         gate(domain),
                         Part::plain(&domain.claim),
                         Part::plain(format!("{}/{}", domain.project, domain.app)),
-                        Part::plain(until),
+                        end_of(instant(until(domain)), now, style),
                     ]
                 })
                 .collect();

@@ -82,7 +82,7 @@ pub(super) struct Loaded {
 ///
 /// # Errors
 /// All that is wrong with the text, its files, or the certificate as such, and what is odd.
-pub(super) fn load(path: &Path, now: Timestamp) -> Result<Loaded, Judged> {
+pub(super) fn load(path: &Path, now: Timestamp) -> Result<Loaded, Box<Judged>> {
     let source: Arc<str> = path.display().to_string().into();
     let text = text_of(path).map_err(|message| unread(&source, message))?;
     let reading = manifest::read(&source, &text, now);
@@ -109,7 +109,7 @@ pub(super) fn load(path: &Path, now: Timestamp) -> Result<Loaded, Judged> {
         }
     };
     let loaded = Loaded { text, certificate, key, warnings };
-    if judged.faults.is_empty() { Ok(loaded) } else { Err(judged) }
+    if judged.faults.is_empty() { Ok(loaded) } else { Err(judged.into()) }
 }
 
 /// What is where a manifest says.

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::remote::{AdminArguments, Expected, Remote, with_proxy};
 use super::report::{Style, Voice, print};
-use super::shown::{instant, moment};
+use super::shown::{end_of, instant, moment};
 use super::table::{Column, Part, Tone, table};
-use super::words::{When, clean, parse_since, remaining};
+use super::words::{When, clean, parse_since};
 use super::{Format, Status};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::control::client::Error;
@@ -112,15 +112,10 @@ async fn list(remote: &Remote) -> Result<Status, Error> {
                     let end = Some(&project.suspended_at).filter(|end| !end.is_empty());
                     let end = end.or(Some(&project.since).filter(|since| !since.is_empty()));
                     let end = match end.and_then(|end| instant(end)) {
-                        None => "-".to_owned(),
-                        Some(end) if style.is_terminal() => remaining(now, end),
-                        Some(end) => end.to_string(),
+                        None => Part::plain("-"),
+                        end => end_of(end, now, style),
                     };
-                    vec![
-                        Part::new(&project.name, Tone::Strong),
-                        standing(project),
-                        Part::plain(end),
-                    ]
+                    vec![Part::new(&project.name, Tone::Strong), standing(project), end]
                 })
                 .collect();
             table(&COLUMNS, &rows, style)

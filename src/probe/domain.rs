@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::admission::dns::{MAX_ALIASES, token_name};
+use crate::admission::dns::{MAX_ALIASES, name_within, token_name};
 use crate::admission::evidence::{DomainEvidence, Lookup, LookupEnd, Tokens};
 use crate::hostname::{Hostname, Pattern};
 use crate::resolve::records::{Answer, Records};
@@ -14,8 +14,6 @@ use crate::resolve::records::{Answer, Records};
 const BUDGET: Duration = Duration::from_secs(20);
 /// The most texts of a name that are kept.
 const MAX_TEXTS: usize = 64;
-/// What is asked for below a wildcard domain: a name that nobody will have created by itself.
-const BELOW_WILDCARD: &str = "mse-proxy-check";
 
 /// Gathers what DNS says of a domain. Nothing is judged here, and whatever goes wrong is a fact.
 pub async fn gather(
@@ -42,13 +40,7 @@ pub async fn gather(
 }
 
 async fn follow_pattern(records: &impl Records, domain: &Pattern, proxy_name: &Hostname) -> Lookup {
-    let name = match domain {
-        Pattern::Exact(name) => Ok(name.clone()),
-        Pattern::OneLabel(zone) | Pattern::AnyDepth(zone) => {
-            format!("{BELOW_WILDCARD}.{zone}").parse()
-        }
-    };
-    match name {
+    match name_within(domain) {
         Ok(name) => follow(records, &name, Some(proxy_name)).await,
         Err(why) => Lookup { aliases: vec![], end: LookupEnd::Unanswered(why.to_string()) },
     }

@@ -1,7 +1,7 @@
 //! Apps that are deployed: their lives, and looking at them.
 
 use super::{Error, Registrar, TRIES, is_as, seats_of};
-use crate::admission::sight::Sight;
+use crate::admission::sight::key_of;
 use crate::clock::Timestamp;
 use crate::endpoint::Endpoint;
 use crate::hostname::Pattern;
@@ -14,7 +14,7 @@ use crate::registry::project::Project;
 use crate::registry::record::{self, APPS, Held, app_key, apps_of, project_key};
 use crate::resolve::SystemResolver;
 use crate::resolve::records::Records;
-use crate::routing::termination::{KeyDigest, NotADigest};
+use crate::routing::termination::KeyDigest;
 use crate::store::Revision;
 
 impl<D: Records> Registrar<D> {
@@ -130,6 +130,5 @@ async fn seen(app: &App, place: &Endpoint) -> Result<KeyDigest, Error> {
     };
     let onlooker = Onlooker::new().map_err(|error| unseen(error.to_string()))?;
     let chain = onlooker.look(place, name, &SystemResolver).await;
-    let chain = chain.map_err(|error| unseen(error.to_string()))?;
-    Sight::from(&chain).key.parse().map_err(|error: NotADigest| unseen(error.to_string()))
+    Ok(key_of(&chain.map_err(|error| unseen(error.to_string()))?))
 }

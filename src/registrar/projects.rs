@@ -7,7 +7,7 @@ use crate::registry::changes::{self, MOST_ENDED, Tenure};
 use crate::registry::domain::Domain;
 use crate::registry::hardware::Seats;
 use crate::registry::names::{HardwareName, ProjectName};
-use crate::registry::project::{Project, StandingError};
+use crate::registry::project::{Project, Standing, StandingError};
 use crate::registry::record::{self, Held, PROJECTS, apps_of, project_key, seats_key};
 use crate::resolve::records::Records;
 use crate::store::Revision;
@@ -153,9 +153,7 @@ impl<D: Records> Registrar<D> {
     ) -> Result<(), Error> {
         for _ in 0..TRIES {
             let held = self.project_held(name).await?;
-            if let crate::registry::project::Standing::Suspended { since, .. } =
-                held.record.standing
-            {
+            if let Standing::Suspended { since, .. } = held.record.standing {
                 return Err(StandingError::Suspended { since }.into());
             }
             let seats: Option<Held<Seats>> = self.read(&seats_key(name, kind)).await?;

@@ -22,8 +22,8 @@ use crate::hostname::{Hostname, Pattern};
 use crate::probe::certificate::{Onlooker, Unseen};
 use crate::probe::readiness::{Question, Reply, ask};
 use crate::registry::app::{App, CertificateOrigin, News, Phase, Role};
-use crate::registry::digest::digits;
 use crate::registry::names::{AppName, ProjectName};
+use crate::registry::turn::asking;
 use crate::resolve::SystemResolver;
 use crate::resolve::records::Records;
 
@@ -106,7 +106,7 @@ impl Asking {
         let App { project, name, .. } = &self.app;
         let (project, app) = (project.clone(), name.clone());
         // The fleet asks once, not each of its proxies.
-        let turn = format!("ready/{}", digits(&[project.as_str(), app.as_str()]));
+        let turn = asking(&project, &app);
         let mut asked = 0;
         while self.clock.now() < self.app.ends_at {
             let every = SignedDuration::try_from(pause(asked)).unwrap_or(SignedDuration::ZERO);

@@ -20,9 +20,9 @@ use crate::registry::ended;
 use crate::registry::hardware::Seats;
 use crate::registry::names::{AppName, ProjectName};
 use crate::registry::project::{Project, Step};
-use crate::registry::record::{APPS, DOMAINS, HARDWARE, Held, PROJECTS, Record, project_key};
+use crate::registry::record::{APPS, DOMAINS, HARDWARE, Held, PROJECTS, project_key};
 use crate::resolve::records::Records;
-use crate::store::Committed;
+use crate::store::{Committed, Transaction};
 
 /// Something that was done, by this proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,7 +167,7 @@ impl<D: Records> Registrar<D> {
         }
         if self.expire(&apps, now, round).await {
             let old = ended::apps(&apps, self.platform.keep_ended.into(), now);
-            self.forget(&old, round).await;
+            self.forget(changes::forget_apps(&old), round).await;
         }
         Ok(())
     }
@@ -197,8 +197,8 @@ impl<D: Records> Registrar<D> {
 
     /// Takes away what is old. Of what somebody has changed or taken away meanwhile, the next round
     /// sees what is left.
-    async fn forget<T: Record>(&self, old: &[&Held<T>], round: &mut Round) {
-        for transaction in changes::forget(old) {
+    async fn forget(&self, parts: Vec<Transaction>, round: &mut Round) {
+        for transaction in parts {
             if let Err(error) = self.stands(transaction).await
                 && round.fails(error)
             {
@@ -274,7 +274,7 @@ impl<D: Records> Registrar<D> {
         };
         let Settings { quarantine, keep_ended, .. } = self.platform;
         let old = ended::domains(&all, [quarantine.into(), keep_ended.into()], now);
-        self.forget(&old, &mut round).await;
+        self.forget(changes::forget(&old), &mut round).await;
         all.retain(|held| held.record.claim(jiff::SignedDuration::ZERO, now) == Claim::Live);
         let looks = all.into_iter().map(|held| self.look(held, now));
         let mut looks = iter(looks).buffer_unordered(ASKED_AT_ONCE);

@@ -14,8 +14,8 @@ use crate::registry::hardware::{HardwareError, Seats};
 use crate::registry::names::{AppName, HardwareName};
 use crate::registry::project::{Project, StandingError};
 use crate::registry::record::{Held, Record, app_key, check, domain_key, remove, seats_key, write};
-use crate::registry::turn::{CLAIMS, Turn};
-use crate::store::{Check, Transaction};
+use crate::registry::turn::{CLAIMS, Turn, asking, turn_key};
+use crate::store::{Change, Check, Transaction};
 
 /// Apps that one transaction ends at most: with their domains and their seats these are 65 changes,
 /// and etcd takes 128 as it comes.
@@ -222,6 +222,19 @@ pub fn forget<T: Record>(old: &[&Held<T>]) -> Vec<Transaction> {
         changes: part.iter().map(|held| remove(&held.record)).collect(),
     });
     parts.collect()
+}
+
+/// The same for apps; whose turn it was to ask them goes with them.
+#[must_use]
+pub fn forget_apps(old: &[&Held<App>]) -> Vec<Transaction> {
+    let mut transactions = forget(old);
+    for (transaction, part) in transactions.iter_mut().zip(old.chunks(MOST_ENDED)) {
+        transaction.changes.extend(part.iter().map(|held| {
+            let turn = asking(&held.record.project, &held.record.name);
+            Change { key: turn_key(&turn), value: None }
+        }));
+    }
+    transactions
 }
 
 /// Notes what a check of a domain has seen, if that changes anything.

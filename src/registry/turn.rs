@@ -1,4 +1,5 @@
-//! Whose turn it is: what one proxy of a fleet does for all, every so often.
+//! When something was done last: what one proxy of a fleet does for all, every so often, and the mark
+//! that claims of domains leave.
 //!
 //! Each round is one change of one record, so of all that find it due exactly one has it.
 
@@ -6,6 +7,8 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::registry::digest::digits;
+use crate::registry::names::{AppName, ProjectName};
 use crate::registry::record::Record;
 use crate::registry::written;
 
@@ -14,6 +17,12 @@ const TURNS: &str = "turns/";
 /// claimed, whoever claims a wildcard can only look up, and no record shows that one has come since
 /// but this.
 pub const CLAIMS: &str = "claims";
+
+/// The turn of asking whether an app runs.
+#[must_use]
+pub fn asking(project: &ProjectName, app: &AppName) -> String {
+    format!("ready/{}", digits(&[project.as_str(), app.as_str()]))
+}
 
 /// When something was done last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -108,9 +108,10 @@ fn an_app_runs_by_word_only_if_its_key_was_seen() {
     until("its name is routed", || outcome(&proxy, &host(&app, "terminated")) == "allowed");
 
     let found = |proxy: &Controlled, list: bool| {
-        let app = match list {
-            true => proxy.json(&["app", "list"])["apps"][0].clone(),
-            false => proxy.json(&["app", "show", "shop"]),
+        let app = if list {
+            proxy.json(&["app", "list"])["apps"][0].clone()
+        } else {
+            proxy.json(&["app", "show", "shop"])
         };
         let hosts = app["hosts"].as_array().unwrap();
         let host = hosts.iter().find(|one| one["role"] == "terminated").unwrap();

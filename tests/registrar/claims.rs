@@ -107,7 +107,7 @@ impl Store for Abreast {
         Box::pin(async move {
             let meets = |left: usize| left.checked_sub(1);
             if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, meets).is_ok() {
-                timeout(PATIENCE, self.meet.wait()).await.expect("the other one comes as well");
+                timeout(PATIENCE, self.meet.wait()).await.unwrap();
             }
             self.store.commit(transaction).await
         })

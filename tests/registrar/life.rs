@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::SignedDuration;
 use mse_proxy::admission::refusal::{Refusal, WhyProof};
 use mse_proxy::registrar::{Application, Decision, Error, Event};
 use mse_proxy::registry::app::{App, Phase};
@@ -9,6 +10,7 @@ use mse_proxy::registry::changes;
 use mse_proxy::registry::domain::Gate;
 use mse_proxy::registry::hardware::HardwareError;
 use mse_proxy::registry::project::StandingError;
+use mse_proxy::registry::turn::asking;
 use mse_proxy::store::{Committed, Shared, Store as _};
 
 use crate::support::{Fleet, Memory, application, at, default, done, fleet, fleet_on};
@@ -115,6 +117,8 @@ async fn what_has_ended_is_shown_for_a_month_and_then_forgotten() {
         let domain = (number == 0).then_some("shop.test");
         let app = deployed(&fleet, &name, domain, 0).await.app.unwrap().record;
         assert_eq!(app.hosts.len(), if number == 0 { 2 } else { 1 });
+        let turn = asking(&default(), &name.parse().unwrap());
+        assert!(fleet.one.take_turn(&turn, SignedDuration::ZERO, at(0)).await.unwrap());
         phase(&fleet, &name, Phase::Stopped, 1).await;
     }
     let before = fleet.one.app(&default(), &"a1".parse().unwrap()).await.unwrap();
@@ -132,7 +136,7 @@ async fn what_has_ended_is_shown_for_a_month_and_then_forgotten() {
     let month = 30 * 24;
     assert_eq!(left(month).await, (70, 1));
     // What was planned does not befall whoever has come back meanwhile.
-    let planned = changes::forget(&[&before]).remove(0);
+    let planned = changes::forget_apps(&[&before]).remove(0);
     let again = fleet.one.deploy(&application("a1", KIND, None), false, at(month - 100)).await;
     let again = again.unwrap().app.unwrap().record;
     assert_eq!(store.commit(planned).await, Ok(Committed::Conflict));
@@ -145,6 +149,8 @@ async fn what_has_ended_is_shown_for_a_month_and_then_forgotten() {
     }
     assert_eq!(rest, (1, 0));
     assert_eq!(left(2 * month).await, (0, 0));
+    let kept = store.range("turns/").await.unwrap().entries;
+    assert_eq!(kept.iter().map(|one| &*one.key).collect::<Vec<_>>(), ["turns/claims"]);
 }
 
 #[tokio::test]

@@ -46,7 +46,7 @@ pub(super) fn app(
     let claims: Vec<_> = claimed(app, project, domain).collect();
     let hosts = app.hosts.iter().map(|host| {
         let claim = claims.iter().find(|claim| claim.host == host).filter(|_| now < app.ends_at);
-        let hold = claim.and_then(|claim| match claim.hold {
+        let why = claim.and_then(|claim| match claim.hold {
             Some(Hold::Suspended) => Some("suspended"),
             Some(Hold::DomainPending) => Some("domain_pending"),
             // The table leaves it out.
@@ -58,8 +58,8 @@ pub(super) fn app(
         proto::AppHost {
             host: host.host.to_string(),
             role: host.role.word().to_owned(),
-            reachable: claim.is_some() && hold.is_none(),
-            hold: text(hold),
+            reachable: claim.is_some() && why.is_none(),
+            hold: text(why),
         }
     });
     proto::App {

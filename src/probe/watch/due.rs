@@ -1,4 +1,4 @@
-//! When which route is looked at next: pinned ones, for which clients wait, apart from all others.
+//! Whose look is due: pinned routes by themselves, for whom clients wait, and all others.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
