@@ -88,6 +88,12 @@ impl AccessLog {
         Ok(Self { scribe: scribe.map(Arc::new) })
     }
 
+    /// Whether records are written at all.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.scribe.is_some()
+    }
+
     /// Hands a record over, or drops it if the queue is full.
     pub fn write(&self, record: Record) {
         let Some(scribe) = &self.scribe else { return };

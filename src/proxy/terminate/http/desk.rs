@@ -8,6 +8,7 @@ use std::sync::Arc;
 use hyper::Request;
 use hyper::http::uri::Authority;
 
+use crate::clock::Timestamp;
 use crate::hostname::Hostname;
 use crate::outcome::Outcome;
 use crate::outcome::record::Record;
@@ -36,6 +37,8 @@ pub(crate) struct Desk<C> {
     pub(crate) alpn: Alpn,
     /// The route by which it came in, or a newer version of it.
     pub(crate) route: RefCell<Arc<Route>>,
+    /// The revision of the table in which that was looked up last.
+    pub(crate) seen: Cell<u64>,
     /// Where tasks of the connection are taken.
     pub(crate) hiring: Hiring,
     /// What passes on the client's side.
@@ -53,10 +56,9 @@ pub(crate) struct Desk<C> {
 impl<C> Desk<C> {
     /// The route of a request that comes now: that of the connection, if it is still live and leads
     /// to the same place.
-    pub(crate) fn route(&self) -> Result<Arc<Route>, Outcome> {
+    pub(crate) fn route(&self, now: Timestamp) -> Result<Arc<Route>, Outcome> {
         let mut own = self.route.borrow_mut();
-        let now = self.house.clock.now();
-        {
+        if self.house.table.revision() != self.seen.get() {
             let table = self.house.table.current();
             let found = table.snapshot.find(&self.name, &self.alpn);
             match found.filter(|route| route.id == own.id && route.leads_like(&own)) {
@@ -64,6 +66,7 @@ impl<C> Desk<C> {
                 Some(_) => {}
                 None => return Err(Outcome::RouteRemoved),
             }
+            self.seen.set(table.revision);
         }
         match own.phase(now) {
             Phase::Live => Ok(Arc::clone(&own)),
@@ -73,9 +76,8 @@ impl<C> Desk<C> {
     }
 
     /// Begins the line of an exchange.
-    pub(crate) fn line<B>(&self, request: &Request<B>) -> Rc<Line> {
-        let mut record =
-            Record::new(self.house.clock.now(), self.session, self.client, self.listener);
+    pub(crate) fn line<B>(&self, request: &Request<B>, now: Timestamp) -> Rc<Line> {
+        let mut record = Record::new(now, self.session, self.client, self.listener);
         let route = self.route.borrow();
         record.sni = Some(self.name.clone());
         record.route = Some(Arc::clone(&route.id));

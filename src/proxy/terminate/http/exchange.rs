@@ -8,6 +8,7 @@ use hyper::header::CONTENT_TYPE;
 use hyper::http::uri::Authority;
 use hyper::{Method, Request, Response};
 
+use crate::clock::Timestamp;
 use crate::outcome::Outcome;
 use crate::proxy::backend::connect::Connect;
 use crate::proxy::terminate::http::body::{Reply, Upload};
@@ -31,8 +32,9 @@ pub(crate) async fn exchange<C: Connect>(
     request: Request<Incoming>,
 ) -> Response<Reply> {
     let version = request.version();
-    let line = desk.line(&request);
-    let answered = judge_and_pass(&desk, &line, request).await;
+    let now = desk.house.clock.now();
+    let line = desk.line(&request, now);
+    let answered = judge_and_pass(&desk, &line, request, now).await;
     desk.traffic.go_on();
     match answered {
         Ok(mut response) => {
@@ -56,6 +58,7 @@ async fn judge_and_pass<C: Connect>(
     desk: &Rc<Desk<C>>,
     line: &Rc<Line>,
     request: Request<Incoming>,
+    now: Timestamp,
 ) -> Result<Response<Reply>, Refusal> {
     let authority = headers::authority(&request, &desk.name).map_err(|why| match why {
         // It may stand in for one that was worse.
@@ -66,7 +69,7 @@ async fn judge_and_pass<C: Connect>(
             .map_or(Refusal::BadRequest("it must name one host"), Refusal::Faulty),
         Misaddressed::Elsewhere => Refusal::Misdirected,
     })?;
-    let route = desk.route().map_err(Refusal::Over)?;
+    let route = desk.route(now).map_err(Refusal::Over)?;
     let how = route.termination().map(Arc::clone);
     let how = how.ok_or(Refusal::Over(Outcome::RouteRemoved))?;
     if tunnel::is_wanted(&request) {

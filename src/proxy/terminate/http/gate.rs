@@ -85,7 +85,12 @@ impl Traffic {
 
     /// Something passed that does not go through the gate, or work was done.
     pub(crate) fn touch(&self) {
-        self.last.set(Instant::now());
+        self.touched(Instant::now());
+    }
+
+    /// The same, at this instant.
+    pub(crate) fn touched(&self, now: Instant) {
+        self.last.set(now);
     }
 
     /// Since when a head has been coming in that is not whole yet.

@@ -48,7 +48,9 @@ impl Line {
     ) -> Self {
         under_way.set(under_way.get() + 1);
         traffic.asked();
+        let is_written = log.is_on();
         let cut = |text: &str, most: usize| -> Box<str> {
+            let most = if is_written { most } else { 0 };
             text.get(..text.floor_char_boundary(most)).unwrap_or_default().into()
         };
         let protocol = match request.version() {
@@ -146,7 +148,8 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         self.under_way.set(self.under_way.get().saturating_sub(1));
-        self.traffic.touch();
+        let now = Instant::now();
+        self.traffic.touched(now);
         let Some(mut record) = self.record.take() else { return };
         // Whoever drops it before its end is the client's side: its stream or its connection.
         record.outcome = self.outcome.get().unwrap_or(Outcome::ClientReset);
@@ -154,7 +157,7 @@ impl Drop for Line {
             self.traffic.taken_back(self.began.elapsed());
         }
         record.first_byte = self.first_byte.get().map(|at| at - self.began);
-        record.duration = self.began.elapsed();
+        record.duration = now - self.began;
         record.to_backend_bytes = self.to_backend.get();
         record.to_client_bytes = self.to_client.get();
         if let Some(asked) = &mut record.asked {

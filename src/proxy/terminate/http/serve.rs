@@ -83,6 +83,7 @@ pub(in crate::proxy) async fn serve<T: Transport, C: Connect>(
         name,
         alpn: draft.alpn(),
         route: RefCell::new(route),
+        seen: Cell::new(0),
         hiring: crew.hiring(),
         traffic: Rc::clone(&traffic),
         under_way: Rc::new(Cell::new(0)),
