@@ -79,11 +79,15 @@ struct Deadlines {
     drains: BTreeSet<(Instant, Arc<str>)>,
 }
 
+/// A hello follows the last packet of the TCP handshake at once; on a busy machine it may still have
+/// to wait for its turn.
+const JUST_COME: Duration = Duration::from_millis(200);
+
 /// All live sessions.
 #[derive(Debug)]
 pub struct Ledger {
-    /// Sessions that have not shown a name yet.
-    nameless: DashMap<u64, Arc<Handle>>,
+    /// Sessions that have not shown a name yet, and since when.
+    nameless: DashMap<u64, (Instant, Arc<Handle>)>,
     groups: DashMap<Arc<str>, Group>,
     deadlines: Mutex<Deadlines>,
     deadline_set: Notify,
@@ -134,7 +138,7 @@ impl Ledger {
     pub fn enter(self: &Arc<Self>, session: u64) -> Entry {
         let handle = Arc::new(Handle::default());
         self.open.fetch_add(1, Ordering::AcqRel);
-        self.nameless.insert(session, Arc::clone(&handle));
+        self.nameless.insert(session, (Instant::now(), Arc::clone(&handle)));
         Entry { ledger: Arc::clone(self), session, handle, route: None }
     }
 
@@ -182,7 +186,7 @@ impl Ledger {
     /// Ends every session.
     pub fn retire_all(&self, outcome: Outcome) {
         for entry in &self.nameless {
-            entry.value().retire(outcome);
+            entry.value().1.retire(outcome);
         }
         for group in &self.groups {
             for cohort in &group.value().cohorts {
@@ -192,11 +196,19 @@ impl Ledger {
     }
 
     /// Ends the oldest sessions that have shown no name, at most `most` of them, to free what they
-    /// hold. Gives their number. Looks at every nameless session: for emergencies.
+    /// hold. Gives their number. Who has only just come is left alone: its name may be on the way,
+    /// and it would be in vain that it was accepted. Looks at every nameless session: for
+    /// emergencies.
     pub fn shed(&self, most: usize) -> usize {
+        Instant::now().checked_sub(JUST_COME).map_or(0, |since| self.shed_of(most, since))
+    }
+
+    /// The same of those that were there at an instant.
+    fn shed_of(&self, most: usize, since: Instant) -> usize {
+        let there = self.nameless.iter().filter(|entry| entry.value().0 <= since);
         // Numbers rise with time.
         let mut oldest: Vec<(u64, Arc<Handle>)> =
-            self.nameless.iter().map(|entry| (*entry.key(), Arc::clone(entry.value()))).collect();
+            there.map(|entry| (*entry.key(), Arc::clone(&entry.value().1))).collect();
         oldest.sort_unstable_by_key(|(session, _)| *session);
         let fresh = oldest.iter().filter(|(_, handle)| handle.retired().is_none());
         let shed = fresh.take(most).map(|(_, handle)| handle.retire(Outcome::LimitConnections));
@@ -557,10 +569,14 @@ mod tests {
         let ledger = Arc::new(Ledger::new(0));
         let named = enter(&ledger, 0, &route("a.test", "127.0.0.1:1", None));
         let entries: Vec<_> = [5, 3, 9].map(|session| ledger.enter(session)).into();
-        assert_eq!(ledger.shed(2), 2);
+        assert_eq!(ledger.shed(2), 0, "they have only just come");
+        let later = Instant::now();
+        let newest = ledger.enter(10);
+        assert_eq!(ledger.shed_of(2, later), 2);
         let gone: Vec<_> = entries.iter().map(|entry| entry.handle().retired().is_some()).collect();
         assert_eq!(gone, [true, true, false]);
-        assert_eq!(ledger.shed(2), 1, "nobody is shed twice");
+        assert_eq!(ledger.shed_of(2, later), 1, "nobody is shed twice");
+        assert_eq!(newest.handle().retired(), None);
         assert_eq!(named.handle().retired(), None);
     }
 
