@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::warn;
 
 use crate::proxy::backend::connect::Connect;
@@ -67,7 +68,7 @@ pub async fn accept<C: Connect>(
                 drop(slot);
                 house.tally.accept_failed(kind(&error));
                 listener.look_away();
-                let shed = house.ledger.shed(SHED);
+                let shed = house.ledger.shed(SHED, Instant::now());
                 warn!(%error, ?pause, shed, "cannot accept: the machine is short of something");
                 tokio::select! {
                     () = pulse.during(engine.deadlines.sleep(pause)) => {}

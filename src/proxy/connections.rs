@@ -133,12 +133,12 @@ impl Ledger {
         }
     }
 
-    /// Enters a session that has not shown a name yet.
+    /// Enters a session that has not shown a name yet, and began at an instant.
     #[must_use]
-    pub fn enter(self: &Arc<Self>, session: u64) -> Entry {
+    pub fn enter(self: &Arc<Self>, session: u64, began: Instant) -> Entry {
         let handle = Arc::new(Handle::default());
         self.open.fetch_add(1, Ordering::AcqRel);
-        self.nameless.insert(session, (Instant::now(), Arc::clone(&handle)));
+        self.nameless.insert(session, (began, Arc::clone(&handle)));
         Entry { ledger: Arc::clone(self), session, handle, route: None }
     }
 
@@ -199,13 +199,11 @@ impl Ledger {
     /// hold. Gives their number. Who has only just come is left alone: its name may be on the way,
     /// and it would be in vain that it was accepted. Looks at every nameless session: for
     /// emergencies.
-    pub fn shed(&self, most: usize) -> usize {
-        Instant::now().checked_sub(JUST_COME).map_or(0, |since| self.shed_of(most, since))
-    }
-
-    /// The same of those that were there at an instant.
-    fn shed_of(&self, most: usize, since: Instant) -> usize {
-        let there = self.nameless.iter().filter(|entry| entry.value().0 <= since);
+    pub fn shed(&self, most: usize, now: Instant) -> usize {
+        let there = self.nameless.iter().filter(|entry| {
+            let (began, _) = entry.value();
+            now.saturating_duration_since(*began) >= JUST_COME
+        });
         // Numbers rise with time.
         let mut oldest: Vec<(u64, Arc<Handle>)> =
             there.map(|entry| (*entry.key(), Arc::clone(&entry.value().1))).collect();
@@ -466,7 +464,7 @@ mod tests {
     }
 
     fn enter(ledger: &Arc<Ledger>, session: u64, route: &Arc<Route>) -> Entry {
-        let mut entry = ledger.enter(session);
+        let mut entry = ledger.enter(session, Instant::now());
         entry.take_route(route).unwrap();
         entry
     }
@@ -568,14 +566,15 @@ mod tests {
     fn in_need_the_oldest_without_a_name_go_first_and_nobody_else() {
         let ledger = Arc::new(Ledger::new(0));
         let named = enter(&ledger, 0, &route("a.test", "127.0.0.1:1", None));
-        let entries: Vec<_> = [5, 3, 9].map(|session| ledger.enter(session)).into();
-        assert_eq!(ledger.shed(2), 0, "they have only just come");
-        let later = Instant::now();
-        let newest = ledger.enter(10);
-        assert_eq!(ledger.shed_of(2, later), 2);
+        let began = Instant::now();
+        let entries: Vec<_> = [5, 3, 9].map(|session| ledger.enter(session, began)).into();
+        assert_eq!(ledger.shed(2, began), 0, "they have only just come");
+        let later = began + JUST_COME;
+        let newest = ledger.enter(10, later);
+        assert_eq!(ledger.shed(2, later), 2);
         let gone: Vec<_> = entries.iter().map(|entry| entry.handle().retired().is_some()).collect();
         assert_eq!(gone, [true, true, false]);
-        assert_eq!(ledger.shed_of(2, later), 1, "nobody is shed twice");
+        assert_eq!(ledger.shed(2, later), 1, "nobody is shed twice");
         assert_eq!(newest.handle().retired(), None);
         assert_eq!(named.handle().retired(), None);
     }
@@ -596,9 +595,9 @@ mod tests {
         let ledger = Arc::new(Ledger::new(2));
         let route = route("a.test", "127.0.0.1:1", None);
         let held = [enter(&ledger, 1, &route), enter(&ledger, 2, &route)];
-        assert_eq!(ledger.enter(3).take_route(&route), Err(RouteFull));
+        assert_eq!(ledger.enter(3, Instant::now()).take_route(&route), Err(RouteFull));
         drop(held);
-        assert!(ledger.enter(4).take_route(&route).is_ok());
+        assert!(ledger.enter(4, Instant::now()).take_route(&route).is_ok());
         assert_eq!(ledger.open(), 0);
     }
 }

@@ -132,7 +132,7 @@ fn arrive<T: Transport, C: Connect>(
     house: Rc<House<C>>,
 ) -> impl Future<Output = Arrived<T, C::Stream>> {
     let mut timer = house.deadlines.unset();
-    let mut entry = house.ledger.enter(draft.session);
+    let mut entry = house.ledger.enter(draft.session, draft.began);
     async move {
         match travel(&mut client, &mut permit, &mut entry, &mut draft, &house, &mut timer).await {
             Ok(Travelled::There(backend, prefix, newcomer)) => {

@@ -215,7 +215,7 @@ impl Connect for Dialer {
                 return Err(last);
             }
             if matches!(&last, ConnectError::Local(error) if is_shortage(error)) {
-                self.ledger.shed(1);
+                self.ledger.shed(1, Instant::now());
             }
             timer.set(Instant::now() + pause);
             timer.passed().await;
