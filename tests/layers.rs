@@ -34,7 +34,7 @@ const NEVER: [(&str, &[&str]); 2] = [
 ];
 
 /// Rooms and files that know no socket, file or clock.
-const PURE: [&str; 16] = [
+const PURE: [&str; 17] = [
     "hostname",
     "units",
     "nearest",
@@ -49,6 +49,7 @@ const PURE: [&str; 16] = [
     "source::instant",
     "source::place",
     "source::values",
+    "proxy::cohort",
     "proxy::connections",
     "proxy::handle",
 ];

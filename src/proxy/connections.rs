@@ -7,7 +7,7 @@
 //! policy; [`Ledger::retire_due`] ends whatever is due. The next deadline is read off an ordered
 //! index. Time is an argument; nothing here knows a socket.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::clock::Timestamp;
 use crate::outcome::Outcome;
+use crate::proxy::cohort::{Cohort, Group, GroupDeadlines};
 use crate::proxy::handle::Handle;
 use crate::routing::route::Route;
 use crate::routing::table::Revised;
@@ -34,42 +35,6 @@ pub enum OnRemove {
     Drain,
     /// They are cut at once.
     Cut,
-}
-
-/// Sessions that began under one version of a route.
-#[derive(Debug)]
-struct Cohort {
-    /// Governs their end; replaced by a newer version that leads to the same place.
-    route: Arc<Route>,
-    sessions: HashMap<u64, Arc<Handle>, foldhash::fast::RandomState>,
-    /// When the rest of them are cut, once their route was taken away.
-    leaving: Option<Instant>,
-    /// Whether they were asked to leave, because their route is over and only its grace is left.
-    is_asked: bool,
-}
-
-impl Cohort {
-    /// The next instant at which the route's end has something to say to them.
-    fn next_end(&self) -> Option<Timestamp> {
-        let lifetime = self.route.lifetime();
-        if self.is_asked { lifetime.cut_at() } else { lifetime.expires_at }
-    }
-
-    fn ask_to_leave(&self) {
-        self.sessions.values().for_each(|handle| handle.ask_to_leave());
-    }
-}
-
-/// All the sessions of one route id.
-#[derive(Debug, Default)]
-struct Group {
-    cohorts: Vec<Cohort>,
-}
-
-impl Group {
-    fn len(&self) -> usize {
-        self.cohorts.iter().map(|cohort| cohort.sessions.len()).sum()
-    }
 }
 
 /// Deadlines of groups, soonest first.
@@ -190,7 +155,7 @@ impl Ledger {
         }
         for group in &self.groups {
             for cohort in &group.value().cohorts {
-                retire(cohort, outcome);
+                cohort.retire(outcome);
             }
         }
     }
@@ -222,7 +187,7 @@ impl Ledger {
         let mut taken_away = 0;
         for mut entry in self.groups.iter_mut() {
             let (id, group) = entry.pair_mut();
-            let before = deadlines_of(group);
+            let before = group.deadlines();
             let current = table.snapshot.by_id(id).map(|claim| &claim.route);
             for cohort in &mut group.cohorts {
                 match current {
@@ -252,7 +217,7 @@ impl Ledger {
                     }
                 }
             }
-            self.reschedule(id, before, deadlines_of(group));
+            self.reschedule(id, before, group.deadlines());
         }
         taken_away
     }
@@ -269,7 +234,7 @@ impl Ledger {
         let mut count = 0;
         for id in due {
             let Some(mut group) = self.groups.get_mut(&id) else { continue };
-            let before = deadlines_of(&group);
+            let before = group.deadlines();
             for cohort in &mut group.cohorts {
                 let outcome = if cohort.route.lifetime().cut_at().is_some_and(|end| end <= wall) {
                     Outcome::RouteExpired
@@ -283,12 +248,12 @@ impl Ledger {
                     continue;
                 };
                 count += cohort.sessions.len();
-                retire(cohort, outcome);
+                cohort.retire(outcome);
                 // Out of sight, so that their deadline is not met again; they leave by themselves.
                 cohort.sessions.clear();
             }
-            group.cohorts.retain(|cohort| !cohort.sessions.is_empty());
-            self.reschedule(&id, before, deadlines_of(&group));
+            group.tidy();
+            self.reschedule(&id, before, group.deadlines());
             drop(group);
             self.groups.remove_if(&id, |_, group| group.cohorts.is_empty());
         }
@@ -352,57 +317,20 @@ impl Ledger {
         if max > 0 && group.len() >= usize::try_from(max).unwrap_or(usize::MAX) {
             return Err(RouteFull);
         }
-        let before = deadlines_of(&group);
-        let same = group
-            .cohorts
-            .iter_mut()
-            .find(|cohort| cohort.leaving.is_none() && Arc::ptr_eq(&cohort.route, route));
-        if let Some(cohort) = same {
-            cohort.sessions.insert(session, Arc::clone(handle));
-        } else {
-            let mut cohort = Cohort {
-                route: Arc::clone(route),
-                sessions: HashMap::default(),
-                leaving: None,
-                is_asked: false,
-            };
-            cohort.sessions.insert(session, Arc::clone(handle));
-            group.cohorts.push(cohort);
-        }
-        self.reschedule(&route.id, before, deadlines_of(&group));
+        let before = group.deadlines();
+        group.join(route, session, handle);
+        self.reschedule(&route.id, before, group.deadlines());
         Ok(())
     }
 
     fn leave(&self, id: &Arc<str>, session: u64) {
         if let Some(mut group) = self.groups.get_mut(id) {
-            let before = deadlines_of(&group);
-            for cohort in &mut group.cohorts {
-                cohort.sessions.remove(&session);
-            }
-            group.cohorts.retain(|cohort| !cohort.sessions.is_empty());
-            self.reschedule(id, before, deadlines_of(&group));
+            let before = group.deadlines();
+            group.leave(session);
+            self.reschedule(id, before, group.deadlines());
         }
         self.groups.remove_if(id, |_, group| group.cohorts.is_empty());
     }
-}
-
-fn retire(cohort: &Cohort, outcome: Outcome) {
-    for handle in cohort.sessions.values() {
-        handle.retire(outcome);
-    }
-}
-
-/// The soonest deadlines of a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct GroupDeadlines {
-    end: Option<Timestamp>,
-    drain: Option<Instant>,
-}
-
-fn deadlines_of(group: &Group) -> GroupDeadlines {
-    let ends = group.cohorts.iter().filter_map(Cohort::next_end);
-    let drains = group.cohorts.iter().filter_map(|cohort| cohort.leaving);
-    GroupDeadlines { end: ends.min(), drain: drains.min() }
 }
 
 impl Entry {

@@ -9,6 +9,7 @@
 pub mod accept;
 pub mod backend;
 pub mod capacity;
+mod cohort;
 pub mod connections;
 pub mod descriptors;
 mod draft;
