@@ -12,6 +12,7 @@ mod guard;
 pub mod instant;
 mod keys;
 mod pages;
+mod pauses;
 mod pieces;
 pub mod place;
 mod sheet;

@@ -9,13 +9,11 @@
 use std::collections::{BTreeMap, HashSet};
 use std::convert::Infallible;
 use std::num::NonZero;
-use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::registry::history::{Head, Kept, Unreadable};
@@ -25,6 +23,7 @@ use crate::registry::refusal::MAX_ROUTE;
 use crate::source::crew::spread;
 use crate::source::document;
 use crate::source::fault::{Fault, FaultKind};
+use crate::source::pauses::Pauses;
 use crate::source::place::Place;
 use crate::source::teller::{Closed, Teller};
 use crate::source::{RouteSet, Source};
@@ -32,12 +31,6 @@ use crate::store::{self, Batch, Entry, Range, Revision};
 
 /// The name of this source.
 pub const NAME: &str = "store";
-/// The first pause after a failure; each further one doubles it.
-pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause: a store that is back is noticed within this time.
-pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(3);
-/// A watch that lasted this long was no failure.
-pub(super) const LASTING: Duration = Duration::from_secs(10);
 /// How many batches that are there already are taken at once.
 const MOST_BATCHES: usize = 1000;
 /// How many entries a thread reads at a time.
@@ -333,7 +326,7 @@ impl Stored {
 impl Source for Stored {
     async fn run(mut self, sets: mpsc::Sender<RouteSet>) {
         let mut teller = Teller::new(sets);
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = Pauses::default();
         loop {
             let began = Instant::now();
             self.trouble = self.load().await.err();
@@ -344,18 +337,10 @@ impl Source for Stored {
                     Err(why) => info!(%why, "the store no longer tells its changes"),
                 }
             }
-            pause = if began.elapsed() > LASTING { FIRST_PAUSE } else { pause };
-            let mut rested = pin!(sleep(pause));
-            loop {
-                tokio::select! {
-                    () = &mut rested => break,
-                    turn = teller.turn() => match turn {
-                        Ok(()) => teller.tell(self.set()),
-                        Err(Closed) => return,
-                    },
-                }
+            let pause = pauses.after(began.elapsed());
+            if teller.rest(pause, || self.set()).await.is_err() {
+                return;
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 }

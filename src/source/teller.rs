@@ -1,6 +1,10 @@
 //! Handing sets on: each as soon as somebody can take it, and the newest rather than all.
 
+use std::pin::pin;
+use std::time::Duration;
+
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 
 use crate::source::RouteSet;
 use crate::source::tell;
@@ -29,6 +33,24 @@ impl Teller {
             return Err(Closed);
         }
         self.sets.reserve().await.map(drop).map_err(|_| Closed)
+    }
+
+    /// Waits for so long, and goes on telling meanwhile.
+    pub(super) async fn rest(
+        &mut self,
+        time: Duration,
+        mut set: impl FnMut() -> RouteSet,
+    ) -> Result<(), Closed> {
+        let mut rested = pin!(sleep(time));
+        loop {
+            tokio::select! {
+                () = &mut rested => return Ok(()),
+                turn = self.turn() => {
+                    turn?;
+                    self.tell(set());
+                }
+            }
+        }
     }
 
     pub(super) fn tell(&mut self, set: RouteSet) {

@@ -8,18 +8,17 @@
 
 mod known;
 
-use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tracing::info;
 
 use crate::registry::app::App;
 use crate::registry::record::{APPS, DOMAINS, PROJECTS};
 use crate::source::fault::{Fault, FaultKind};
+use crate::source::pauses::Pauses;
 use crate::source::place::Place;
-use crate::source::stored::{FIRST_PAUSE, LASTING, LONGEST_PAUSE};
 use crate::source::teller::{Closed, Teller};
 use crate::source::{RouteSet, Source};
 use crate::store::{self, Batch, Change, Entry, Revision};
@@ -145,7 +144,7 @@ impl Apps {
 impl Source for Apps {
     async fn run(mut self, sets: mpsc::Sender<RouteSet>) {
         let mut teller = Teller::new(sets);
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = Pauses::default();
         loop {
             let began = Instant::now();
             let loaded = self.load().await;
@@ -160,18 +159,10 @@ impl Source for Apps {
                 }
                 Err(trouble) => self.trouble = Some(trouble),
             }
-            pause = if began.elapsed() > LASTING { FIRST_PAUSE } else { pause };
-            let mut rested = pin!(sleep(pause));
-            loop {
-                tokio::select! {
-                    () = &mut rested => break,
-                    turn = teller.turn() => match turn {
-                        Ok(()) => teller.tell(self.set()),
-                        Err(Closed) => return,
-                    },
-                }
+            let pause = pauses.after(began.elapsed());
+            if teller.rest(pause, || self.set()).await.is_err() {
+                return;
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 }
