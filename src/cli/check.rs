@@ -66,6 +66,38 @@ pub(super) fn read_routes(path: &Path, zones: &Zones) -> (Snapshot, Vec<Finding>
     (snapshot, findings)
 }
 
+/// Routes that are asked where no proxy is: those of a file or folder.
+#[derive(Debug, clap::Args)]
+pub(super) struct RoutesArguments {
+    /// Ask this routes file or folder, and not the running proxy.
+    #[arg(long, value_name = "PATH", conflicts_with = "config")]
+    routes: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArgument,
+}
+
+impl RoutesArguments {
+    /// Whether there is any.
+    pub(super) fn are_named(&self) -> bool {
+        self.routes.is_some() || self.config.config.is_some()
+    }
+
+    /// The routes, and words for all that is wrong with them.
+    pub(super) fn read(&self, complaints: Style) -> Result<Snapshot, Status> {
+        let config = load(self.config.config.as_deref(), &Config::default())
+            .map_err(|findings| complain_all(&findings, complaints))?;
+        let Some(path) = self.routes.as_ref().or(config.routes.path.as_ref()) else {
+            complain(
+                "no routes were named: give --routes PATH, or --config FILE with routes.path\n",
+            );
+            return Err(Status::Refused);
+        };
+        let (snapshot, findings) = read_routes(path, &config.terminate.zones);
+        complain_all(&findings, complaints);
+        Ok(snapshot)
+    }
+}
+
 pub(super) fn run(arguments: &Arguments, voice: Voice) -> Status {
     let style = voice.style;
     let (config, mut findings) = match load(arguments.config.config.as_deref(), &Config::default())

@@ -4,16 +4,14 @@
 //! is asked if one is named, else the running proxy.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 
-use super::check::{load, read_routes};
+use super::check::RoutesArguments;
 use super::remote::{AdminArguments, Remote, with_proxy};
-use super::report::{Voice, complain, complain_all, print};
+use super::report::{Voice, complain, print};
 use super::verdict::Verdict;
 use super::words::{When, parse_when};
-use super::{ConfigArgument, Format, Status};
+use super::{Format, Status};
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::config::Config;
 use crate::control::client::Error;
 use crate::control::convert::message;
 use crate::control::proto::{ExplainRequest, ExplainResponse, RouteState};
@@ -34,11 +32,8 @@ pub(super) struct Arguments {
     /// When it comes: an RFC 3339 time, or from now, as +2h.
     #[arg(long, value_name = "TIME|+2h", value_parser = parse_when)]
     at: Option<When>,
-    /// Ask this routes file or folder, and not the running proxy.
-    #[arg(long, value_name = "PATH", conflicts_with = "config")]
-    routes: Option<PathBuf>,
     #[command(flatten)]
-    config: ConfigArgument,
+    file: RoutesArguments,
 }
 
 pub(super) fn run(
@@ -48,7 +43,7 @@ pub(super) fn run(
     voice: Voice,
 ) -> Status {
     let now = SystemClock.now();
-    let names_file = arguments.routes.is_some() || arguments.config.config.is_some();
+    let names_file = arguments.file.are_named();
     if names_file && names_admin {
         complain(
             "a file and a running proxy cannot be asked at once: leave --admin out, or --routes and --config\n",
@@ -66,16 +61,10 @@ pub(super) fn run(
 }
 
 fn ask_file(arguments: &Arguments, now: Timestamp, voice: Voice) -> Status {
-    let config = match load(arguments.config.config.as_deref(), &Config::default()) {
-        Ok(config) => config,
-        Err(findings) => return complain_all(&findings, voice.complaints),
+    let snapshot = match arguments.file.read(voice.complaints) {
+        Ok(snapshot) => snapshot,
+        Err(status) => return status,
     };
-    let Some(path) = arguments.routes.as_ref().or(config.routes.path.as_ref()) else {
-        complain("no routes were named: give --routes PATH, or --config FILE with routes.path\n");
-        return Status::Refused;
-    };
-    let (snapshot, findings) = read_routes(path, &config.terminate.zones);
-    complain_all(&findings, voice.complaints);
     let at = arguments.at.map_or(now, |at| at.instant(now));
     let alpn = Alpn::from_names(arguments.alpn.iter().map(String::as_bytes));
     let answer = told(&explain(&snapshot, &arguments.host, &alpn, at));

@@ -2,19 +2,17 @@
 //! tells it, or the running proxy does; this program looks at it itself.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::check::{load, read_routes};
+use super::check::RoutesArguments;
 use super::remote::{AdminArguments, with_proxy};
-use super::report::{Style, Voice, complain, complain_all, print};
+use super::report::{Style, Voice, complain, print};
 use super::words::plural;
-use super::{ConfigArgument, Format, Status};
+use super::{Format, Status};
 use crate::admission::certificate::{Chain, Quote};
 use crate::admission::sight::{Notice, Sight, notices};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
-use crate::config::Config;
 use crate::control::proto::ExplainRequest;
 use crate::endpoint::Endpoint;
 use crate::hostname::{Hostname, Pattern};
@@ -32,11 +30,8 @@ pub(super) struct Arguments {
     /// The backend to ask, in the place of those that the routes of the running proxy name.
     #[arg(long, value_name = "ADDR", conflicts_with_all = ["routes", "config"])]
     backend: Option<Endpoint>,
-    /// A routes file or folder that names the backends, in the place of the running proxy.
-    #[arg(long, value_name = "PATH", conflicts_with = "config")]
-    routes: Option<PathBuf>,
     #[command(flatten)]
-    config: ConfigArgument,
+    file: RoutesArguments,
 }
 
 /// Whom to ask, and until when a route leads there.
@@ -52,7 +47,7 @@ pub(super) fn run(
     voice: Voice,
 ) -> Status {
     let now = SystemClock.now();
-    let names_file = arguments.routes.is_some() || arguments.config.config.is_some();
+    let names_file = arguments.file.are_named();
     if names_admin && (names_file || arguments.backend.is_some()) {
         complain(
             "the backend is told by one of them: leave --admin out, or --backend, --routes and --config\n",
@@ -104,14 +99,7 @@ pub(super) fn run(
 }
 
 fn of_file(arguments: &Arguments, style: Style, now: Timestamp) -> Result<Aim, Status> {
-    let config = load(arguments.config.config.as_deref(), &Config::default())
-        .map_err(|findings| complain_all(&findings, style))?;
-    let Some(path) = arguments.routes.as_ref().or(config.routes.path.as_ref()) else {
-        complain("no routes were named: give --routes PATH, or --config FILE with routes.path\n");
-        return Err(Status::Refused);
-    };
-    let (snapshot, findings) = read_routes(path, &config.terminate.zones);
-    complain_all(&findings, style);
+    let snapshot = arguments.file.read(style)?;
     let route = snapshot
         .lookup(&arguments.host, &Alpn::from_names(OFFERED.map(str::as_bytes)), now)
         .map_err(|_| not_led(&arguments.host))?;
