@@ -24,6 +24,8 @@ pub mod reach;
 pub mod record;
 pub mod refusal;
 pub mod routed;
+#[cfg(test)]
+mod sample;
 pub mod turn;
 pub mod verify;
 pub mod wish;

@@ -65,54 +65,13 @@ fn mode(app: &App, role: Role) -> Mode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::app::{AppHost, CertificateOrigin, Role};
     use crate::registry::domain::Gate;
+    use crate::registry::sample::{app, at, domain, project};
     use crate::routing::route::{self, Claim, Origin};
     use crate::routing::snapshot::{Miss, Snapshot};
     use crate::wire::client_hello::Alpn;
 
-    fn at(text: &str) -> Timestamp {
-        text.parse().unwrap()
-    }
-
     const NOW: &str = "2026-06-01T12:00:00Z";
-
-    fn app(phase: Phase) -> App {
-        let host = |(host, role): (&str, Role)| AppHost { host: host.parse().unwrap(), role };
-        App {
-            project: "p".parse().unwrap(),
-            name: "a".parse().unwrap(),
-            hardware: "8g".parse().unwrap(),
-            docker: "r.example/i:1".to_owned(),
-            healthcheck_endpoint: "/".to_owned(),
-            origin: CertificateOrigin::Owner,
-            leaf: None,
-            hosts: [("conf.test", Role::Configuration), ("own.test", Role::Custom)]
-                .map(host)
-                .into(),
-            phase,
-            backend: Some("10.0.0.1:443".parse().unwrap()),
-            key: None,
-            deployed_at: at("2026-06-01T00:00:00Z"),
-            ends_at: at("2026-06-02T00:00:00Z"),
-            ended_at: None,
-        }
-    }
-
-    fn project() -> Project {
-        Project::new("p".parse().unwrap(), String::new(), at("2026-01-01T00:00:00Z"))
-    }
-
-    fn domain(gate: Gate) -> Domain {
-        Domain {
-            host: "own.test".parse().unwrap(),
-            project: "p".parse().unwrap(),
-            app: "a".parse().unwrap(),
-            until: at("2026-06-02T00:00:00Z"),
-            gate,
-            failures: 0,
-        }
-    }
 
     /// What a client of each name is told at an instant.
     fn told(app: &App, project: &Project, domain: &Domain, now: &str) -> [String; 2] {
